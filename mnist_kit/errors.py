@@ -1,0 +1,45 @@
+"""Every error that mnist_kit raises on purpose. Catch `MnistKitError` to catch them all."""
+
+
+class MnistKitError(Exception):
+    """Base of the project's errors; each message names the input and what to do about it."""
+
+
+class DataError(MnistKitError):
+    """The files or arrays of a data set are not what they should be."""
+
+
+class DataNotFound(DataError):
+    """A data set is neither in the data folder nor to be had from its mirrors."""
+
+
+class StorageError(MnistKitError):
+    """A folder or file cannot be written or read."""
+
+
+class RecipeError(MnistKitError):
+    """A training setting makes no sense, or not with this data."""
+
+
+class TrainingError(MnistKitError):
+    """Training cannot start or go on."""
+
+
+class WeightsError(MnistKitError):
+    """Weights are missing, damaged, or of another model."""
+
+
+class HistoryError(MnistKitError):
+    """A training history is missing, damaged or empty."""
+
+
+class ImageError(MnistKitError):
+    """A picture cannot be turned into a model's input."""
+
+
+class EmptyDrawing(ImageError):
+    """There is no ink to recognise."""
+
+
+class DrawingError(MnistKitError):
+    """Strokes, or a file of drawings, are malformed."""
