@@ -1,0 +1,315 @@
+"""Ink: strokes of a pen, the greyscale raster they make, and files of drawings as JSON lines.
+
+Coordinates are pixels of the drawing, x to the right and y downwards; pixel (row, column) has its centre at
+(column + 0.5, row + 0.5), as on a canvas.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mnist_kit.errors import DrawingError
+from mnist_kit.files import append_line, home_folder
+
+MAX_SIDE = 10_000  # px; a raster of 100 MB
+FILE_SIDE = 500  # px; the pad that recorded drawings without a size were made on
+CHUNK = 1 << 16  # distances computed at once: small enough for the processor's cache
+
+
+@dataclass(frozen=True, eq=False)
+class Stroke:
+    """What was drawn between pen down and pen up.
+
+    points: float32 (n, 2), x and y in pixels, n ≥ 1 (a single point is a dot); radius: of the round pen, in pixels;
+    erase: the stroke takes ink away. Points may lie outside of the drawing. Raises DrawingError for another shape,
+    for NaN or infinity, and for a radius that is not positive.
+    """
+
+    points: np.ndarray
+    radius: float = 10.0
+    erase: bool = False
+
+    def __post_init__(self):
+        points = as_points(self.points)
+        if len(points) == 0:
+            raise DrawingError("a stroke needs at least one point [x, y]")
+        points.setflags(write=False)
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "radius", as_radius(self.radius))
+        object.__setattr__(self, "erase", bool(self.erase))
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Stroke):
+            return NotImplemented
+        return (self.radius, self.erase) == (other.radius, other.erase) and np.array_equal(self.points, other.points)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Strokes, in the order they were drawn, on a pad of width × height pixels.
+
+    label: the digit that was meant, 0–9, where known; writer: who drew it. Raises DrawingError for a size outside
+    1–10,000 px, for strokes that are no `Stroke`, and for another label or writer.
+    """
+
+    width: int = 800
+    height: int = 600
+    strokes: tuple[Stroke, ...] = ()
+    label: int | None = None
+    writer: int | str | None = None
+
+    def __post_init__(self):
+        for side in (self.width, self.height):
+            if not (isinstance(side, int) and 1 <= side <= MAX_SIDE):
+                raise DrawingError(f"a drawing measures 1 to {MAX_SIDE} whole pixels, not {self.width} × {self.height}")
+        object.__setattr__(self, "strokes", tuple(self.strokes))
+        for stroke in self.strokes:
+            if not isinstance(stroke, Stroke):
+                raise DrawingError(f"strokes have to be Stroke(points, radius, erase), not {type(stroke).__name__}")
+        if self.label is not None:
+            if not isinstance(self.label, Integral) or self.label not in range(10):
+                raise DrawingError(f"a label is a digit 0–9 or None, not {self.label!r}")
+            object.__setattr__(self, "label", int(self.label))
+        if not isinstance(self.writer, int | str | None):
+            raise DrawingError(f"a writer is a number, a name or None, not {self.writer!r}")
+
+    def raster(self) -> np.ndarray:
+        """The drawing as uint8 (height, width): white ink (255) on black (0), antialiased."""
+        return Ink.of(self).raster
+
+    def to_image(self) -> Image.Image:
+        """The raster as a PIL image of mode L."""
+        return Image.fromarray(self.raster())
+
+    def to_json(self) -> str:
+        """One line of JSON: label, writer, strokes as lists of [x, y]; size, a radius and an erase flag per stroke."""
+        return json.dumps(
+            {
+                "label": self.label,
+                "writer": self.writer,
+                "strokes": [_plain(stroke.points) for stroke in self.strokes],
+                "size": [self.width, self.height],
+                "radii": [stroke.radius for stroke in self.strokes],
+                "erase": [stroke.erase for stroke in self.strokes],
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, line: str) -> "Drawing":
+        """Read what `to_json` writes; size (500 × 500), radii (10 px), erase, label and writer may be missing.
+
+        Raises DrawingError for anything else.
+        """
+        try:
+            row = json.loads(line)
+            strokes = row["strokes"]
+            width, height = row.get("size", (FILE_SIDE, FILE_SIDE))
+            radii = row.get("radii", [Stroke.radius] * len(strokes))
+            erase = row.get("erase", [False] * len(strokes))
+            strokes = [Stroke(*parts) for parts in zip(strokes, radii, erase, strict=True)]
+            return cls(width, height, strokes, row.get("label"), row.get("writer"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DrawingError(f"not a drawing as JSON, {error}: {line[:80]!r}") from error
+
+
+class Ink:
+    """A drawing that is being drawn: its strokes, and the raster that follows them point by point.
+
+    Each new point costs what its own segment costs, however much is drawn already, and the raster equals
+    `Drawing.raster()` of the same strokes bit for bit.
+    """
+
+    def __init__(self, width: int = 800, height: int = 600):
+        self._blank = Drawing(width, height)
+        self.clear()
+
+    @classmethod
+    def of(cls, drawing: Drawing) -> "Ink":
+        """Ink that has `drawing` on it already."""
+        ink = cls(drawing.width, drawing.height)
+        for stroke in drawing.strokes:
+            ink._paint(stroke)
+        return ink
+
+    def pen_down(self, x: float, y: float, radius: float = 10.0, erase: bool = False) -> None:
+        """Begin a stroke with a dot at (x, y). Raises DrawingError as `Stroke` does, and then changes nothing."""
+        self._paint(Stroke([[x, y]], radius, erase))
+
+    def pen_move(self, points: Iterable) -> None:
+        """Go on with the last stroke through `points`, (n, 2). Raises DrawingError, and then changes nothing."""
+        if not self._parts:
+            raise DrawingError("there is no stroke to go on with; call pen_down first")
+        points = as_points(points)
+        if len(points) == 0:
+            return
+        parts, radius, erase = self._parts[-1]
+        _draw(self.raster, np.concatenate([parts[-1][-1:], points]), radius, erase)
+        parts.append(points)
+
+    def undo(self) -> None:
+        """Take the last stroke back, if there is one."""
+        strokes = self.strokes[:-1]
+        self.clear()
+        for stroke in strokes:
+            self._paint(stroke)
+
+    def clear(self) -> None:
+        """Take all ink away."""
+        self.raster = np.zeros((self._blank.height, self._blank.width), np.uint8)
+        self._parts = []  # per stroke: the arrays its points arrived in, radius, erase
+
+    @property
+    def strokes(self) -> tuple[Stroke, ...]:
+        return tuple(Stroke(np.concatenate(parts), radius, erase) for parts, radius, erase in self._parts)
+
+    @property
+    def drawing(self) -> Drawing:
+        """What is drawn so far."""
+        return Drawing(self._blank.width, self._blank.height, self.strokes)
+
+    def _paint(self, stroke: Stroke) -> None:
+        # The doubled first point is the dot that pen_down leaves.
+        _draw(self.raster, np.concatenate([stroke.points[:1], stroke.points]), stroke.radius, stroke.erase)
+        self._parts.append(([stroke.points], stroke.radius, stroke.erase))
+
+
+def read_drawings(path: str | Path) -> list[Drawing]:
+    """Read a file of drawings, one JSON object a line; blank lines are passed over.
+
+    Raises DrawingError for a missing file, and for a broken line with its number.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DrawingError(f"cannot read drawings from {path}: {error}") from error
+    drawings = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            drawings.append(Drawing.from_json(line))
+        except DrawingError as error:
+            raise DrawingError(f"{path}, line {number}: {error}. Mend or delete the line.") from error
+    return drawings
+
+
+def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:
+    """Add `drawing` as a line to `path`, `drawings.jsonl` in the home folder by default, and return the path.
+
+    Raises StorageError when the file cannot be written.
+    """
+    return append_line(Path(path) if path else home_folder() / "drawings.jsonl", drawing.to_json())
+
+
+def as_points(points) -> np.ndarray:
+    """A new float32 array (n, 2) of `points`, n ≥ 0. Raises DrawingError for another shape, NaN or infinity."""
+    try:
+        with np.errstate(over="ignore"):
+            array = np.array(points, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise DrawingError(f"points have to be numbers, [[x, y], …]: {error}") from error
+    if array.shape == (0,):
+        return array.reshape(0, 2)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise DrawingError(f"points have to be an array of shape (n, 2), not {array.shape}")
+    if not np.isfinite(array).all():
+        raise DrawingError("points have to be finite; NaN or infinity is among them")
+    return array
+
+
+def as_radius(radius) -> float:
+    """The pen's radius as a float. Raises DrawingError unless it is a finite number > 0."""
+    try:
+        value = float(radius)
+    except (ValueError, TypeError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {radius!r}")
+    return value
+
+
+def _plain(points: np.ndarray) -> list:
+    # The shortest decimals that give the same float32 back, and whole numbers without a point.
+    def number(value):
+        value = float(str(value))
+        return int(value) if value.is_integer() else value
+
+    return [[number(x), number(y)] for x, y in points]
+
+
+def _draw(raster: np.ndarray, points: np.ndarray, radius: float, erase: bool) -> None:
+    """Draw the line through `points`, (n ≥ 2, 2), into `raster`, in place.
+
+    A pixel's ink is clip(radius + 0.5 − distance to the line, 0, 1). Segments are blended by maximum (ink) or as
+    min(raster, 1 − ink) (erasing), and each depends on its own two ends alone, so that the order in which the points
+    of a stroke arrive, one by one or all at once, makes no difference to any bit.
+    """
+    height, width = raster.shape
+    starts, ends = _pieces(points, radius, width, height)
+    if len(starts) == 0:
+        return
+    reach = radius + 0.5
+    deltas = ends - starts
+    shape = np.abs(deltas).max(axis=0) + 2 * reach + 3
+    columns, rows = (int(side) for side in np.minimum(shape, (width, height)))
+    corners = np.floor(np.minimum(starts, ends) - reach - 0.5)
+    corners = corners.clip(0, (width - columns, height - rows)).astype(np.intp)
+
+    lengths = (deltas**2).sum(axis=1, keepdims=True)
+    along = np.divide(deltas, lengths, out=np.zeros_like(deltas), where=lengths > 0)
+    step = max(1, CHUNK // (rows * columns))
+    for first in range(0, len(starts), step):
+        chunk = slice(first, first + step)
+        ink = _coverage(corners[chunk], starts[chunk], deltas[chunk], along[chunk], reach, rows, columns)
+        for (left, top), piece in zip(corners[chunk].tolist(), ink, strict=True):
+            window = raster[top : top + rows, left : left + columns]
+            if erase:
+                np.minimum(window, 255 - piece, out=window)
+            else:
+                np.maximum(window, piece, out=window)
+
+
+def _coverage(corners, starts, deltas, along, reach, rows, columns) -> np.ndarray:
+    """The ink of n segments, each in its own window: uint8 (n, rows, columns)."""
+    x0, y0 = (corners + 0.5 - starts).astype(np.float32).T[:, :, None]
+    dx, dy = deltas.astype(np.float32).T[:, :, None, None]
+    ax, ay = along.astype(np.float32).T[:, :, None, None]
+    x = (x0 + np.arange(columns, dtype=np.float32))[:, None, :]
+    y = (y0 + np.arange(rows, dtype=np.float32))[:, :, None]
+    nearest = np.clip(x * ax + y * ay, 0, 1)  # 0 at the segment's start, 1 at its end
+    distance = np.hypot(x - nearest * dx, y - nearest * dy)
+    return (np.clip(np.float32(reach) - distance, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+def _pieces(points: np.ndarray, radius: float, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """The segments between `points`, cut to where they can leave ink, long ones in pieces: two float64 (m, 2).
+
+    Short pieces keep the windows small in which distances are computed.
+    """
+    starts = points[:-1].astype(np.float64)
+    deltas = points[1:].astype(np.float64) - starts
+
+    # Liang–Barsky clipping at the edges of the canvas, widened by the pen.
+    low, high = -radius - 1, np.array([width, height]) + radius + 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossings = (low - starts) / deltas, (high - starts) / deltas
+    enter = np.fmin(*crossings).max(axis=1).clip(min=0)
+    leave = np.fmax(*crossings).min(axis=1).clip(max=1)
+    seen = enter <= leave
+    enter, leave = enter[seen, None], leave[seen, None]
+    starts, deltas = starts[seen] + enter * deltas[seen], (leave - enter) * deltas[seen]
+
+    counts = np.ceil(np.hypot(*deltas.T) / (2 * radius + 8)).clip(min=1).astype(np.intp)
+    segment = np.repeat(np.arange(len(starts)), counts)
+    index = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts, counts)
+    deltas = (deltas / counts[:, None])[segment]
+    starts = starts[segment] + index[:, None] * deltas
+    return starts, starts + deltas
