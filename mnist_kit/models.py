@@ -1,0 +1,135 @@
+"""The networks, by name, and their layer-by-layer summary."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import torchinfo
+from torch import Tensor, nn
+
+from mnist_kit.errors import WeightsError
+
+
+class Net(nn.Module):
+    """The paper's convolutional network (listing 2.1): 905,354 parameters, all trainable.
+
+    Three 3×3 convolutions with batch norm and ReLU, two max poolings, then three dense layers, each behind dropout.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            *_convolution(1, 32),
+            *_convolution(32, 64),
+            nn.MaxPool2d(2),
+            *_convolution(64, 128),
+            nn.MaxPool2d(2),
+        )
+        self.linear_block = nn.Sequential(
+            *_dense(128 * 7 * 7, 128),
+            *_dense(128, 64),
+            nn.Dropout(0.5),
+            nn.Linear(64, 10),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float32 (batch, 10), of `images`, float32 (batch, 1, 28, 28) in [0, 1]."""
+        features = self.conv_block(images)  # (batch, 128, 7, 7)
+        return self.linear_block(features.flatten(1))  # (batch, 10)
+
+
+def _convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Dropout(0.5),
+        nn.Linear(features_in, features_out),
+        nn.BatchNorm1d(features_out),
+        nn.ReLU(inplace=True),
+    )
+
+
+MODELS: dict[str, type[nn.Module]] = {"Net": Net}
+
+
+def make_model(name: str = "Net") -> nn.Module:
+    """A freshly initialised model of the class called `name` in `MODELS`. Raises WeightsError for an unknown name."""
+    if name not in MODELS:
+        raise WeightsError(f"there is no model called {name!r}; there are: {', '.join(MODELS)}")
+    return MODELS[name]()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a model is made of, counted as the paper counts it. Sizes in MB of 2^20 bytes, float32.
+
+    layers: a row a leaf layer in the order they run: layer ("Conv2d-1"), output_shape, parameters.
+    """
+
+    layers: pd.DataFrame
+    parameters: int
+    trainable: int
+    input_mb: float
+    forward_backward_mb: float
+    parameters_mb: float
+
+    @property
+    def total_mb(self) -> float:
+        return self.input_mb + self.forward_backward_mb + self.parameters_mb
+
+    def totals(self) -> pd.Series:
+        """The lines that stand under the table, by name."""
+        return pd.Series(
+            {
+                "parameters": self.parameters,
+                "trainable": self.trainable,
+                "not trainable": self.parameters - self.trainable,
+                "input (MB)": round(self.input_mb, 2),
+                "forward/backward (MB)": round(self.forward_backward_mb, 2),
+                "parameters (MB)": round(self.parameters_mb, 2),
+                "total (MB)": round(self.total_mb, 2),
+            },
+            dtype=object,
+            name="totals",
+        )
+
+
+def summary(model: nn.Module, batch_size: int = 16) -> Summary:
+    """The model's layers, shapes and parameters for `batch_size` images of 28×28, measured by torchinfo.
+
+    The forward/backward size holds every layer's output twice (the values and their gradients), as the paper's tool
+    counts it; torchinfo's own total leaves out layers without parameters.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    info = torchinfo.summary(model, input_size=(batch_size, 1, 28, 28), verbose=0)
+    leaves = [layer for layer in info.summary_list if layer.is_leaf_layer]
+    # The flattening in the middle is no layer of the paper's table; the modules it counts are the leaves.
+    layers = pd.DataFrame(
+        {
+            "layer": [f"{layer.class_name}-{number}" for number, layer in enumerate(leaves, start=1)],
+            "output_shape": [list(layer.output_size) for layer in leaves],
+            "parameters": [layer.num_params for layer in leaves],
+        }
+    )
+    mb = 2**20
+    return Summary(
+        layers=layers,
+        parameters=info.total_params,
+        trainable=info.trainable_params,
+        input_mb=info.total_input / mb,
+        forward_backward_mb=2 * 4 * sum(_elements(shape) for shape in layers.output_shape) / mb,
+        parameters_mb=4 * info.total_params / mb,
+    )
+
+
+def _elements(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,90 @@
+"""What to train with: frozen settings, and which of them fits this machine."""
+
+import os
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+
+from mnist_kit.errors import RecipeError
+
+SCHEDULES = ("step", "one-cycle")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: Adam on the cross-entropy, in full batches, with a learning-rate schedule.
+
+    epochs: passes over the training images; the images left over after the last full batch of an epoch are skipped.
+    learning_rate: of Adam; with "one-cycle" the peak.
+    schedule: "step" multiplies the learning rate by `gamma` every `step_epochs` epochs; "one-cycle" raises it to the
+        peak over the first 30 % of the steps and lowers it to almost nothing (L. Smith, "Super-convergence", 2017).
+    train_images: use only the first so many images (None: all of them).
+    seed: of the initial shuffle and of dropout.
+    promised_accuracy: the fraction of MNIST's test images that this recipe has been seen to pass with `Net`.
+
+    Raises RecipeError for values that make no sense.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 0.003
+    schedule: str = "step"
+    step_epochs: int = 7
+    gamma: float = 0.1
+    train_images: int | None = None
+    seed: int = 0
+    promised_accuracy: float = 0.0
+
+    def __post_init__(self):
+        for field in ("epochs", "batch_size", "step_epochs"):
+            if not isinstance(getattr(self, field), int) or getattr(self, field) < 1:
+                raise RecipeError(f"{field} must be a whole number of at least 1, not {getattr(self, field)!r}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise RecipeError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
+        if self.schedule not in SCHEDULES:
+            raise RecipeError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
+        if self.train_images is not None and self.train_images < 1:
+            raise RecipeError(f"train_images must be at least 1 or None, not {self.train_images!r}")
+
+    def steps_per_epoch(self, images: int) -> int:
+        """How many full batches an epoch over `images` training images has. Raises RecipeError when there is none."""
+        images = min(images, self.train_images or images)
+        if self.batch_size > images:
+            raise RecipeError(
+                f"batch_size {self.batch_size} is larger than the {images} training images: no full batch fits"
+            )
+        return images // self.batch_size
+
+    def as_dict(self) -> dict:
+        """The settings by name, as plain values."""
+        return asdict(self)
+
+
+# Listing 2.2 of the paper: 25 epochs of 468 full batches are 11,700 steps.
+PAPER = Recipe("paper", epochs=25, learning_rate=0.003, schedule="step", promised_accuracy=0.992)
+# For a CPU: a handful of epochs under one cycle reach what a stepped schedule needs many more for.
+QUICK = Recipe("quick", epochs=4, learning_rate=0.01, schedule="one-cycle", promised_accuracy=0.992)
+# To see everything run once: seconds of training, an accuracy to match.
+SMALL = Recipe("small", epochs=2, learning_rate=0.01, schedule="one-cycle", train_images=6_400, promised_accuracy=0.90)
+
+RECIPES = {recipe.name: recipe for recipe in (PAPER, QUICK, SMALL)}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe called `name`. Raises RecipeError, with the nearest right name, for an unknown one."""
+    if name in RECIPES:
+        return RECIPES[name]
+    near = get_close_matches(name, RECIPES, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise RecipeError(f"there is no recipe called {name!r}{hint} There are: {', '.join(RECIPES)}")
+
+
+def recipe_for(device) -> Recipe:
+    """The recipe that fits `device` (a torch.device or its name): PAPER on a GPU, QUICK on a CPU.
+
+    The environment variable MNIST_KIT_RECIPE overrides it by name ("paper", "quick", "small").
+    """
+    chosen = os.environ.get("MNIST_KIT_RECIPE")
+    if chosen:
+        return get_recipe(chosen)
+    return QUICK if str(device).startswith("cpu") else PAPER
