@@ -42,7 +42,6 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "hook": ("38,12 52,1! 50,100",),
         "foot": ("28,22 50,2! 50,98", "24,98 78,98"),
         "bar on foot": ("50,1 50,98", "26,98 74,98"),
-        "long flag": ("16,42 56,2! 54,100",),
     },
     2: {
         "plain": ("12,24 30,5 60,3 78,20 70,46 42,74 8,97! 90,97",),
@@ -57,6 +56,8 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "big head": ("10,34 24,8 60,0 84,22 72,62 40,92 14,94 16,80 40,80 70,94",),
         "rising tail": ("10,20 40,2 76,16 70,52 34,90 8,92 12,76 40,78 60,90 98,78",),
         "short base": ("14,22 40,2 70,12 66,44 40,76 22,95! 60,94",),
+        "tall loop": ("16,22 42,2 70,14 72,40 56,72 28,98 4,90 6,64 30,56 58,72 76,100",),
+        "falling tail": ("12,26 40,3 72,12 72,42 48,86 22,98 8,84 24,64 52,66 74,82 84,104",),
     },
     3: {
         "round": ("12,16 40,2 70,10 70,32 40,46! 74,56 80,82 46,99 8,86",),
@@ -89,6 +90,8 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "curled bowl": ("82,4 34,6! 24,44! 54,38 78,56 72,86 42,99 16,90 16,74",),
         "tall back": ("78,2 30,8! 22,56! 50,50 70,64 66,88 40,99 14,92",),
         "flat bowl": ("96,4 40,10! 34,42 66,56 70,78 40,98 4,88",),
+        "narrow": ("68,8 48,6 38,30 58,58 58,84 34,100",),
+        "wide bowl": ("96,8 40,14! 30,46 66,50 84,76 50,99 6,92",),
     },
     6: {
         "sweep": ("70,2 36,22 13,60 18,92 48,99 78,84 74,59 46,53 16,72",),
@@ -114,6 +117,9 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "long serif": ("8,36 12,6! 46,10 86,4! 50,60 44,100",),
         "leaning": ("10,10 84,4! 24,100",),
         "upright": ("10,8 74,6! 66,100",),
+        "arched": ("20,24 42,2 74,6 76,40 62,70 50,100",),
+        "narrow": ("24,14 70,6! 50,100",),
+        "arched serif": ("20,40 28,6! 58,14 76,4! 72,50 68,100",),
     },
     8: {
         "from the right": ("78,14 48,2 22,16 34,41 68,60 78,84 48,99 18,84 30,58 66,40 80,12",),
@@ -127,6 +133,8 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "straight across": ("80,8 52,2 24,16 40,42 62,66 60,92 36,99 22,82 48,50 92,0",),
         "small bottom": ("76,16 50,1 18,18 28,46 56,66 62,88 44,99 28,86 44,62 74,40 80,18",),
         "crossed": ("22,8 70,62 74,90 46,99 22,88 30,60 74,22 70,6 44,2 22,12",),
+        "wide top": ("84,10 50,4 8,14 16,38 52,52 60,76 40,99 24,80 46,56 90,22",),
+        "open bottom": ("24,98 50,56 74,22 50,1 26,18 44,50 74,74 76,98",),
     },
     9: {
         "straight": ("78,20 52,2 22,14 18,42 46,52 74,34 80,8! 72,100",),
@@ -195,7 +203,7 @@ def sample_drawing(
     low, high = np.min([c.min(axis=0) for c in curves], axis=0), np.max([c.max(axis=0) for c in curves], axis=0)
     side = min(width, height) * rng.uniform(0.55, 0.7)  # of the box around the pen's path, in px
     scale = side / max(high - low)
-    thickness = min(2.35 * np.exp(rng.normal(0, 0.3)), 6)  # in px of the framed digit, whose ink is 20 px long
+    thickness = min(2.3 * np.exp(rng.normal(0, 0.35)), 7)  # in px of the framed digit, whose ink is 20 px long
     radius = side * thickness / (20 - thickness) / 2
     centre = np.array([width, height]) / 2
     strokes = [Stroke((curve - (low + high) / 2) * scale + centre, radius) for curve in curves]
@@ -249,7 +257,7 @@ def _jittered(style: tuple[str, ...], rng: np.random.Generator) -> list[np.ndarr
 
     curves = []
     for points, corners in map(_skeleton, style):
-        points = points + rng.normal(0, 0.035, points.shape) + rng.normal(0, 0.015, 2)
+        points = points + rng.normal(0, 0.04, points.shape) + rng.normal(0, 0.015, 2)
         for end, inner in ((0, 1), (-1, -2)):  # the pen starts late or early, stops short or goes on
             points[end] += rng.normal(0, 0.15) * (points[end] - points[inner])
         curve = _through(points, corners) - 0.5
