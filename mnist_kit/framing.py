@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from mnist_kit.errors import EmptyDrawing, ImageError
 
@@ -83,16 +83,13 @@ def as_ink(picture) -> np.ndarray:
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     paper = np.median(border)
     even = np.percentile(np.abs(border - paper), 90) <= 2
-    difference = grey - (paper if even else _lighting(grey))
+    difference = grey - paper if even else _smooth(grey) - _lighting(grey)
     if difference.max() < -difference.min():
         difference = -difference
     peak = difference.max()
-    if even:
-        # Ringing around the ink of a JPEG is not ink; the faint edge pixels of a 28 × 28 digit are.
-        grain = 0 if max(grey.shape) <= SIDE else 0.08 * peak
-    else:
-        grain = 4 * _spread(difference)
-        peak = np.percentile(difference[difference > grain], 75) if peak > grain else peak
+    grain = max(5 * _spread(difference), peak / 3)
+    if even:  # the ringing of a JPEG is not ink, but the faint edge pixels of a 28 × 28 digit are
+        grain = 0.08 * peak if max(grey.shape) > SIDE else 0
     if peak - grain < LEAST_CONTRAST:
         return np.zeros(grey.shape, np.uint8)
     ink = np.where(difference > grain, difference * (255 / peak), 0)
@@ -191,6 +188,14 @@ def _on_paper(image: Image.Image) -> Image.Image:
     light = np.average(colour, weights=alpha) > 127 if alpha.any() else False
     paper = Image.new("RGBA", image.size, "black" if light else "white")
     return Image.alpha_composite(paper, image)
+
+
+def _smooth(grey: np.ndarray) -> np.ndarray:
+    """Take grain away; in small pictures a pen is no wider than the filter, and they stay as they are."""
+    if min(grey.shape) < 5 * SIDE:
+        return grey
+    image = Image.fromarray(grey.astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.MedianFilter(5)).filter(ImageFilter.BoxBlur(1)), np.float32)
 
 
 def _spread(values: np.ndarray) -> float:

@@ -264,7 +264,7 @@ def _draw(raster: np.ndarray, points: np.ndarray, radius: float, erase: bool) ->
     corners = corners.clip(0, (width - columns, height - rows)).astype(np.intp)
 
     lengths = (deltas**2).sum(axis=1, keepdims=True)
-    along = np.divide(deltas, lengths, out=np.zeros_like(deltas), where=lengths > 0)
+    along = np.divide(deltas, lengths, out=np.zeros_like(deltas), where=lengths > 1e-12)  # else a dot
     step = max(1, CHUNK // (rows * columns))
     for first in range(0, len(starts), step):
         chunk = slice(first, first + step)

@@ -1,0 +1,217 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from mnist_kit.data import load_mnist
+from mnist_kit.errors import EmptyDrawing, ImageError
+from mnist_kit.framing import FRAMINGS, as_ink, frame_as_mnist, frame_as_paper, ink_box
+from mnist_kit.ink import Drawing, Stroke
+
+SEVEN = [[60, 40], [140, 45], [90, 160]]
+
+
+def seven(width=200, height=200, shift=(0, 0), radius=8) -> np.ndarray:
+    return Drawing(width, height, [Stroke(np.add(SEVEN, shift), radius)]).raster()
+
+
+def centre_of_mass(image: torch.Tensor) -> np.ndarray:
+    pixels = image[0].double()
+    index = torch.arange(28, dtype=torch.float64)
+    return np.array([(pixels.sum(0) @ index) / pixels.sum(), (pixels.sum(1) @ index) / pixels.sum()])
+
+
+def mnist_like() -> np.ndarray:
+    """A 28 × 28 digit as MNIST has them, faint edge pixels included."""
+    return (frame_as_mnist(seven())[0].numpy() * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("frame", FRAMINGS.values())
+def test_shape_and_range(frame):
+    image = frame(seven())
+    assert image.shape == (1, 28, 28) and image.dtype == torch.float32
+    assert image.min() == 0 and 0.5 < image.max() <= 1
+
+
+@given(shift=st.tuples(st.integers(-50, 50), st.integers(-30, 30)))
+@settings(deadline=None)
+def test_framing_does_not_see_where_the_digit_was_drawn(shift):
+    for frame in FRAMINGS.values():
+        torch.testing.assert_close(frame(seven(shift=shift)), frame(seven()), rtol=0, atol=0)
+
+
+@given(points=st.lists(st.tuples(st.floats(30, 270), st.floats(30, 170)), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_mnist_s_framing_of_anything(points):
+    image = frame_as_mnist(Drawing(300, 200, [Stroke(points, 9)]).raster())
+    left, top, right, bottom = ink_box((image[0].numpy() * 255).astype(np.uint8))
+    assert max(right - left, bottom - top) in (19, 20)  # 19 where an edge fades to nothing
+    assert np.abs(centre_of_mass(image) - 14).max() <= 0.5 + 1e-6
+
+
+def test_an_image_of_mnist_s_comes_back_as_it_was():
+    digit = mnist_like()
+    np.testing.assert_array_equal(as_ink(digit), digit)
+    np.testing.assert_array_equal((frame_as_mnist(digit)[0].numpy() * 255).round(), digit)
+
+
+def test_an_image_of_real_mnist_comes_back_as_it_was(monkeypatch):
+    folder = Path(os.environ.get("MNIST_KIT_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+        pytest.skip(f"no MNIST in {folder}")
+    monkeypatch.setenv("MNIST_KIT_DATA", str(folder))
+    images = load_mnist().train.images[::100]
+    framed = torch.stack([frame_as_mnist(as_ink(image[0].numpy())) for image in images])
+    same = ((framed * 255 - images).abs() < 1.01).flatten(1).all(1)
+    assert same.float().mean() > 0.995
+
+
+def test_the_paper_s_framing_fills_the_square_and_takes_a_box():
+    raster = seven()
+    stretched = frame_as_paper(raster)
+    assert stretched[0].amax(0).min() > 0 and stretched[0].amax(1).min() > 0
+    roomy = frame_as_paper(raster, ink_box(raster, margin=30))
+    assert roomy[0, 0].sum() == 0 and roomy.sum() < stretched.sum()
+
+
+def test_the_red_rectangle_holds_the_ink_and_stays_on_the_canvas():
+    raster = np.zeros((50, 80), np.uint8)
+    raster[10:20, 30:34] = 7
+    assert ink_box(raster) == (30, 10, 34, 20)
+    assert ink_box(raster, margin=5) == (25, 5, 39, 25)
+    assert ink_box(raster, margin=40) == (0, 0, 74, 50)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (28, 28), (600, 800)])
+@pytest.mark.parametrize("value", [0, 100, 255])
+def test_a_picture_without_ink(shape, value):
+    raster = as_ink(np.full(shape, value, np.uint8))
+    assert not raster.any()
+    for use in (*FRAMINGS.values(), ink_box):
+        with pytest.raises(EmptyDrawing, match="nothing is drawn"):
+            use(raster)
+
+
+RASTER = seven()
+LIGHT = Image.fromarray(RASTER)
+DARK = Image.fromarray(255 - RASTER)
+BLACK, WHITE = Image.new("L", LIGHT.size, 0), Image.new("L", LIGHT.size, 255)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        pytest.param(LIGHT, id="L, light on dark"),
+        pytest.param(DARK, id="L, dark on light"),
+        pytest.param(DARK.convert("RGB"), id="RGB"),
+        pytest.param(DARK.convert("CMYK"), id="CMYK"),
+        pytest.param(DARK.convert("P"), id="palette"),
+        pytest.param(DARK.convert("LA"), id="LA"),
+        pytest.param(Image.merge("RGBA", [BLACK, BLACK, BLACK, LIGHT]), id="black ink on nothing"),
+        pytest.param(Image.merge("RGBA", [WHITE, WHITE, WHITE, LIGHT]), id="white ink on nothing"),
+        pytest.param(Image.fromarray(RASTER.astype(np.uint16) * 257), id="16 bits"),
+        pytest.param(Image.fromarray(RASTER.astype(np.int32) * 257), id="I"),
+        pytest.param(Image.fromarray(RASTER / np.float32(255)), id="F"),
+        pytest.param(RASTER, id="uint8"),
+        pytest.param(RASTER // 2 + 20, id="weak contrast"),
+        pytest.param(RASTER[..., None], id="(H, W, 1)"),
+        pytest.param(RASTER[None], id="(1, H, W)"),
+        pytest.param(np.stack([255 - RASTER] * 3, axis=-1), id="(H, W, 3)"),
+        pytest.param(RASTER.astype(np.uint16) * 257, id="uint16"),
+        pytest.param(RASTER / 255, id="0–1"),
+        pytest.param(255.0 - RASTER, id="0–255"),
+        pytest.param(RASTER[::-1][::-1].astype(np.int64), id="int64"),
+        pytest.param(torch.from_numpy(RASTER / np.float32(255))[None], id="tensor"),
+    ],
+)
+def test_every_kind_of_picture_is_the_same_ink(picture):
+    before = np.asarray(picture).copy()
+    ink = as_ink(picture)
+    assert ink.dtype == np.uint8 and ink.shape == RASTER.shape
+    faint = RASTER < 0.08 * 255  # below it, ink of large pictures counts as ringing
+    assert np.abs(ink.astype(int) - RASTER)[~faint].max() <= 4
+    assert ink[faint].max() <= 0.1 * 255
+    np.testing.assert_array_equal(np.asarray(picture), before)
+
+
+@pytest.mark.parametrize("picture", [RASTER > 127, (RASTER > 127).astype(np.uint8), LIGHT.convert("1", dither=0)])
+def test_pictures_of_two_values(picture):
+    np.testing.assert_array_equal(as_ink(picture), np.where(RASTER > 127, 255, 0))
+
+
+def test_a_photograph_of_a_page():
+    height, width = RASTER.shape
+    y, x = np.mgrid[:height, :width]
+    page = 230 - 100 * (0.6 * x / width + 0.4 * y / height)  # light from the upper left
+    photo = Image.fromarray((page * (1 - 0.55 * RASTER / 255)).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1))
+    noisy = np.asarray(photo) + np.random.default_rng(0).normal(0, 8, RASTER.shape)
+    ink = as_ink(noisy.clip(0, 255).astype(np.uint8))
+    assert np.abs(np.subtract(ink_box(ink), ink_box(RASTER))).max() <= 3
+    assert np.abs(ink.astype(int) - RASTER).mean() < 5
+
+
+def test_a_file_in_any_format(tmp_path):
+    for name in ("seven.png", "seven.jpg", "seven.bmp", "seven.gif"):
+        DARK.save(tmp_path / name)
+        assert (frame_as_mnist(as_ink(tmp_path / name)) - frame_as_mnist(RASTER)).abs().max() < 0.3
+    assert as_ink(str(tmp_path / "seven.png")).shape == RASTER.shape
+
+
+def test_50_megapixels_are_reduced():
+    picture = np.full((7000, 7100), 255, np.uint8)
+    picture[1000:6000, 3000:3500] = 0
+    ink = as_ink(picture)
+    assert max(ink.shape) <= 1024
+    assert np.abs(np.subtract(ink_box(ink), np.array([3000, 1000, 3500, 6000]) / 7)).max() <= 1
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("1", (9000, 9000)).save(path)
+    for picture in (path, Image.new("1", (9000, 9000)), np.broadcast_to(np.uint8(0), (9000, 9000))):
+        with pytest.raises(ImageError, match="too large"):
+            as_ink(picture)
+
+
+@pytest.mark.parametrize(
+    "picture, message",
+    [
+        (np.zeros((0, 0), np.uint8), "0 × 0"),
+        (np.zeros((1, 1), np.uint8), "1 × 1"),
+        (Image.new("L", (0, 0)), "0 × 0"),
+        (Image.new("L", (1, 1)), "1 × 1"),
+        (np.full((28, 28), np.nan), "nan"),
+        (np.full((28, 28), np.inf), "inf"),
+        (np.full((28, 28), -1), "-1"),
+        (np.full((28, 28), 300.0), "300"),
+        (np.zeros(784), r"\(784,\)"),
+        (np.zeros((2, 28, 28, 3)), "shape"),
+        (np.zeros((28, 28, 2)), "shape"),
+        (np.full((28, 28), "7"), "numbers"),
+        (None, "shape"),
+        (7, "shape"),
+        ([[1, 2], [3]], "list"),
+    ],
+)
+def test_pictures_that_cannot_be_used(picture, message):
+    with pytest.raises(ImageError, match=message):
+        as_ink(picture)
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    with pytest.raises(ImageError, match="no file"):
+        as_ink(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="cannot be read"):
+        as_ink(tmp_path)
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(ImageError, match=r"text\.png"):
+        as_ink(tmp_path / "text.png")
+    DARK.save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
+    with pytest.raises(ImageError, match=r"half\.png"):
+        as_ink(tmp_path / "half.png")
