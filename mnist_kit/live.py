@@ -1,0 +1,211 @@
+"""Callbacks that follow training while it runs: curves in a notebook, a line of numbers anywhere."""
+
+import io
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import Image, display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mnist_kit.history import History
+from mnist_kit.plots import ACCURACY, LOSS, TEST_LOSS
+from mnist_kit.training import Callback, Run
+
+MOST_POINTS = 1_000
+RECENT_STEPS = 50
+
+
+class _Watcher(Callback):
+    """Reports on a run now and then: at most once a second, and for no more than `share` of the time.
+
+    What it costs is measured, the wait for the device included. A report that fails never stops the training: it
+    warns once and stays silent from then on.
+    """
+
+    def __init__(self, share: float, clock: Callable[[], float] = time.perf_counter):
+        self.share = share
+        self.clock = clock
+
+    def on_start(self, run: Run) -> None:
+        self.broken = False
+        self._attempt(self.begin, run)
+        self.due = self.clock() + 1.0
+
+    def on_step(self, run: Run) -> None:
+        if self.clock() >= self.due:
+            self._report(run)
+
+    def on_end(self, run: Run) -> None:
+        self._report(run, final=True)
+
+    def begin(self, run: Run) -> None:
+        """Prepare what `report` updates."""
+
+    def report(self, run: Run, history: History, final: bool) -> None:
+        """Show where `run` stands."""
+
+    def _report(self, run: Run, final: bool = False) -> None:
+        started = self.clock()
+        self._attempt(lambda: self.report(run, run.history(), final))
+        now = self.clock()
+        self.due = now + max(1.0, (now - started) / self.share)
+
+    def _attempt(self, action: Callable, *arguments) -> None:
+        if self.broken:
+            return
+        try:
+            action(*arguments)
+        except Exception as error:
+            self.broken = True
+            warnings.warn(f"{type(self).__name__} stopped, training goes on: {error!r}", stacklevel=2)
+
+
+class ProgressLine(_Watcher):
+    """One line: epoch, step, loss, val_loss, val_accuracy, time, time left.
+
+    In a notebook and on a terminal the line is overwritten, at most once a second; elsewhere each epoch prints one.
+    loss is the mean of the last 50 steps.
+    """
+
+    def __init__(self, share: float = 0.005, clock: Callable[[], float] = time.perf_counter):
+        super().__init__(share, clock)
+
+    def begin(self, run: Run) -> None:
+        self.handle = (
+            display({"text/plain": _line(run, run.history())}, raw=True, display_id=True) if in_notebook() else None
+        )
+        self.overwrites = self.handle is not None or sys.stdout.isatty()
+
+    def on_step(self, run: Run) -> None:
+        if self.overwrites:
+            super().on_step(run)
+
+    def on_epoch(self, run: Run) -> None:
+        if not self.overwrites:
+            self._report(run)
+
+    def report(self, run: Run, history: History, final: bool) -> None:
+        line = _line(run, history)
+        if self.handle is not None:
+            self.handle.update({"text/plain": line}, raw=True)
+        elif self.overwrites:
+            print(f"\r{line:<110}", end="\n" if final else "", flush=True)
+        elif not final or run.interrupted:
+            print(line, flush=True)
+
+
+class LiveCurves(_Watcher):
+    """Curves that move while training runs in a notebook: loss, test loss and accuracy, with a `ProgressLine` below.
+
+    One figure in one output, redrawn at most once a second and for at most 1.5 % of the time; the last state stays.
+    Where there is no notebook, only the line is shown.
+    """
+
+    def __init__(self, share: float = 0.015, clock: Callable[[], float] = time.perf_counter):
+        super().__init__(share, clock)
+        self.line = ProgressLine(clock=clock)
+        self.curves = None
+
+    def on_start(self, run: Run) -> None:
+        super().on_start(run)
+        self.line.on_start(run)
+
+    def on_step(self, run: Run) -> None:
+        if self.curves is not None:
+            super().on_step(run)
+        self.line.on_step(run)
+
+    def on_epoch(self, run: Run) -> None:
+        self.line.on_epoch(run)
+
+    def on_end(self, run: Run) -> None:
+        if self.curves is not None:
+            super().on_end(run)
+        self.line.on_end(run)
+
+    def begin(self, run: Run) -> None:
+        self.curves = None
+        if in_notebook():
+            self.curves = _Curves(run)
+            self.handle = display(self.curves.picture(run.history()), display_id=True)
+
+    def report(self, run: Run, history: History, final: bool) -> None:
+        self.handle.update(self.curves.picture(history))
+
+
+class _Curves:
+    """The figure, made once; only its lines change, which is several times cheaper than drawing it anew."""
+
+    def __init__(self, run: Run):
+        self.steps_per_epoch = run.steps_per_epoch
+        self.figure = Figure(figsize=(9, 3.2), dpi=90)
+        FigureCanvasAgg(self.figure)
+        self.figure.subplots_adjust(left=0.07, right=0.985, bottom=0.15, top=0.9, wspace=0.18)
+        self.losses, self.accuracies = self.figure.subplots(1, 2)
+        (self.loss,) = self.losses.plot([], [], color=LOSS, linewidth=0.7, label="training loss")
+        (self.val_loss,) = self.losses.plot([], [], color=TEST_LOSS, marker="o", markersize=4, label="test loss")
+        (self.accuracy,) = self.accuracies.plot([], [], color=ACCURACY, marker="o", markersize=4)
+        self.losses.set(title="loss", yscale="log", ylim=(0.01, 3), xlim=(0, run.total_steps), xlabel="step")
+        self.accuracies.set(
+            title="test accuracy (%)", ylim=(90, 100), xlim=(0.5, run.recipe.epochs + 0.5), xlabel="epoch"
+        )
+        self.accuracies.xaxis.get_major_locator().set_params(integer=True)
+        self.losses.legend(loc="upper right", frameon=False)
+        for ax in (self.losses, self.accuracies):
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.grid(color="#e6e8eb")
+
+    def picture(self, history: History) -> Image:
+        steps, epochs = thinned(history.steps), history.epochs
+        self.loss.set_data(steps["step"], steps["loss"])
+        self.val_loss.set_data(epochs["epoch"] * self.steps_per_epoch, epochs["val_loss"])
+        self.accuracy.set_data(epochs["epoch"], epochs["val_accuracy"] * 100)
+        losses = np.concatenate([steps["loss"].to_numpy(float), epochs["val_loss"].to_numpy(float)])
+        losses = losses[np.isfinite(losses) & (losses > 0)]
+        if len(losses):
+            self.losses.set_ylim(losses.min() / 1.3, losses.max() * 1.3)
+        lowest = epochs["val_accuracy"].min() * 100
+        if np.isfinite(lowest):
+            self.accuracies.set_ylim(lowest - 0.1 * (100 - lowest) - 0.01, 100)
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png")
+        return Image(buffer.getvalue(), format="png", alt="loss, test loss and test accuracy so far")
+
+
+def thinned(steps: pd.DataFrame, most: int = MOST_POINTS) -> pd.DataFrame:
+    """Evenly spaced rows of `steps`, `most` at most, the latest among them."""
+    stride = -(-len(steps) // most) or 1
+    return steps.iloc[(len(steps) - 1) % stride :: stride] if len(steps) else steps
+
+
+def in_notebook() -> bool:
+    """Whether a notebook's kernel runs this, so that outputs can be updated."""
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _line(run: Run, history: History) -> str:
+    parts = [f"epoch {run.epoch}/{run.recipe.epochs}", f"step {run.step:,}/{run.total_steps:,}"]
+    if run.step:
+        parts.append(f"loss {history.steps['loss'].iloc[-RECENT_STEPS:].mean():.4f}")
+    if len(history.epochs):
+        last = history.epochs.iloc[-1]
+        parts += [f"val_loss {last['val_loss']:.4f}", f"val_accuracy {last['val_accuracy']:.2%}"]
+    parts.append(f"time {_clock_time(run.seconds)}")
+    if run.interrupted:
+        parts.append("stopped")
+    elif 0 < run.step < run.total_steps:
+        parts.append(f"{_clock_time(run.seconds / run.step * (run.total_steps - run.step))} left")
+    return " · ".join(parts)
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
