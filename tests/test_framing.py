@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from mnist_kit.data import load_mnist
 from mnist_kit.errors import EmptyDrawing, ImageError
 from mnist_kit.framing import FRAMINGS, as_ink, frame_as_mnist, frame_as_paper, ink_box
 from mnist_kit.ink import Drawing, Stroke
@@ -60,12 +56,8 @@ def test_an_image_of_mnist_s_comes_back_as_it_was():
     np.testing.assert_array_equal((frame_as_mnist(digit)[0].numpy() * 255).round(), digit)
 
 
-def test_an_image_of_real_mnist_comes_back_as_it_was(monkeypatch):
-    folder = Path(os.environ.get("MNIST_KIT_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    if not (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
-        pytest.skip(f"no MNIST in {folder}")
-    monkeypatch.setenv("MNIST_KIT_DATA", str(folder))
-    images = load_mnist().train.images[::100]
+def test_an_image_of_real_mnist_comes_back_as_it_was(mnist):
+    images = mnist.train.images[::100]
     framed = torch.stack([frame_as_mnist(as_ink(image[0].numpy())) for image in images])
     same = ((framed * 255 - images).abs() < 1.01).flatten(1).all(1)
     assert same.float().mean() > 0.995

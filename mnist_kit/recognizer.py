@@ -1,0 +1,100 @@
+"""From a drawing, or any picture of a digit, to the digit it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mnist_kit.checkpoints import load_weights
+from mnist_kit.errors import ImageError
+from mnist_kit.framing import FRAMINGS, SIDE, as_ink
+from mnist_kit.ink import Drawing
+
+BATCH = 500  # images at once: bounds the memory, and is as quick as any
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network makes of a picture.
+
+    digit: 0–9, the most probable; probabilities: float32 (10,), sum 1; image: float32 (1, 28, 28) in [0, 1], what the
+    network was shown.
+    """
+
+    digit: int
+    probabilities: np.ndarray
+    image: Tensor
+
+    def __repr__(self) -> str:
+        return f"Prediction(digit={self.digit}, probability={self.probabilities[self.digit]:.1%})"
+
+
+class Recognizer:
+    """A trained network and the framing of its input.
+
+    model: images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10); it is used on the CPU.
+    framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), to an
+    image, float32 (1, 28, 28). Raises ImageError for a framing of another name.
+    """
+
+    def __init__(self, model: nn.Module, framing: str | Callable[[np.ndarray], Tensor] = "mnist"):
+        self.model = model.cpu()
+        self.framing = framing
+
+    @classmethod
+    def load(cls, name: str = "class-mnist", framing: str | Callable[[np.ndarray], Tensor] = "mnist") -> "Recognizer":
+        """With the weights saved as `name`; "class-mnist", the paper's run, ships with the package.
+
+        Raises WeightsError when there are none or they are damaged.
+        """
+        return cls(load_weights(name), framing)
+
+    @property
+    def framing(self) -> str | Callable[[np.ndarray], Tensor]:
+        return self._framing
+
+    @framing.setter
+    def framing(self, framing: str | Callable[[np.ndarray], Tensor]) -> None:
+        if not callable(framing) and framing not in FRAMINGS:
+            raise ImageError(
+                f"there is no framing {framing!r}; choose one of {', '.join(FRAMINGS)}, or give a function"
+            )
+        self._framing = framing
+
+    def predict(self, picture) -> Prediction:
+        """Recognise one digit: a `Drawing`, or a picture as `as_ink` takes them (PIL image, array, tensor, path).
+
+        Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
+        """
+        image = self.frame(picture)
+        probabilities = self.predict_images(image[None])[0]
+        return Prediction(int(probabilities.argmax()), probabilities, image)
+
+    def predict_images(self, images: Tensor) -> np.ndarray:
+        """Probabilities, float32 (N, 10), of images framed already: (N, 1, 28, 28), uint8 or float in [0, 1].
+
+        Raises ImageError for another shape or for NaN.
+        """
+        if images.ndim != 4 or images.shape[1:] != (1, SIDE, SIDE):
+            raise ImageError(f"images have to be (N, 1, {SIDE}, {SIDE}), not {tuple(images.shape)}")
+        images = images.cpu().float() / 255 if images.dtype == torch.uint8 else images.cpu().float()
+        if images.isnan().any():
+            raise ImageError("there is NaN among the pixels of the images")
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                batches = [self.model(batch).softmax(dim=1) for batch in images.split(BATCH)]
+        finally:
+            self.model.train(training)  # the model may be one that is being trained
+        return torch.cat(batches).numpy()
+
+    def frame(self, picture) -> Tensor:
+        """What the network is shown of `picture`: float32 (1, 28, 28) in [0, 1]. Raises as `predict` does."""
+        if isinstance(picture, Drawing):
+            raster = picture.raster()
+        else:
+            raster = as_ink(picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture)
+        return FRAMINGS.get(self.framing, self.framing)(raster)
