@@ -22,6 +22,7 @@ from mnist_kit.ink import Drawing, Stroke
 
 VERSION = 1  # of the generator: raise it when the same seed gives other images, so that no old cache is read
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")  # in the cache
+HOLD_DIGITS = ("mnist", "qmnist")  # of the data sets that load_mnist knows
 SKETCH = (96, 96)  # pad in px on which make_digits draws: four times MNIST's 20 px, ample for its antialiasing
 
 # The ways people write each digit: one string per pen stroke, control points "x,y" in hundredths of the digit's height,
@@ -34,6 +35,7 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "gap": ("46,6 20,22 8,55 24,90 54,98 82,78 90,44 72,8",),
         "tail inside": ("72,8 44,3 16,24 6,60 28,96 62,95 90,66 90,30 70,8 46,14 38,30",),
         "side start": ("12,40 30,8 66,2 92,30 88,70 60,97 24,92 8,62 14,28 34,4",),
+        "leaf": ("70,0 30,20 10,70 26,98 60,86 84,36 76,6 50,8",),
     },
     1: {
         "bar": ("50,0 50,100",),
@@ -58,6 +60,8 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "short base": ("14,22 40,2 70,12 66,44 40,76 22,95! 60,94",),
         "tall loop": ("16,22 42,2 70,14 72,40 56,72 28,98 4,90 6,64 30,56 58,72 76,100",),
         "falling tail": ("12,26 40,3 72,12 72,42 48,86 22,98 8,84 24,64 52,66 74,82 84,104",),
+        "narrow": ("30,20 46,2 62,14 56,50 34,94! 74,98",),
+        "long base": ("18,10 50,0 66,16 52,44 22,80 4,92! 40,86 100,84",),
     },
     3: {
         "round": ("12,16 40,2 70,10 70,32 40,46! 74,56 80,82 46,99 8,86",),
@@ -70,6 +74,7 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "angular": ("14,6 76,6! 40,44! 78,74 60,94 20,98",),
         "big bowl": ("28,14 50,2 70,12 62,34 36,44! 74,50 92,72 72,96 30,98 4,84",),
         "curled tail": ("14,16 42,2 72,12 66,36 42,46! 74,56 78,84 48,99 16,94 10,80 24,76",),
+        "curled ends": ("30,30 16,16 34,2 64,8 66,32 42,46! 74,58 76,86 44,100 16,90 20,76",),
     },
     4: {
         "open": ("22,4 12,54! 90,52", "74,6 68,100"),
@@ -104,6 +109,7 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "tall": ("40,0 20,40 12,78 30,98 58,94 64,78 44,66 18,84",),
         "big loop": ("60,0 28,22 6,62 24,96 68,97 92,70 70,44 34,52 12,74",),
         "unclosed": ("58,0 26,36 14,78 40,99 74,86 72,62 50,56 30,68",),
+        "upright": ("30,0 22,40 18,84 40,99 70,84 66,60 44,54 22,74",),
     },
     7: {
         "plain": ("10,6 86,4! 42,100",),
@@ -147,6 +153,8 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "unclosed": ("70,14 46,4 20,22 26,44 52,44 74,20! 68,60 58,100",),
         "big ring": ("84,24 56,1 14,14 8,46 42,60 76,42 84,10! 80,60 76,100",),
         "pointed": ("80,6 40,10 18,34 34,50 62,40 80,6! 56,100",),
+        "flat top": ("76,8 30,6 20,30 40,46 74,36 78,6! 72,100",),
+        "curved leg": ("72,16 48,2 22,18 28,46 54,46 74,14 72,50 60,80 36,100",),
     },
 }
 
@@ -173,7 +181,6 @@ def make_digits(train: int = 12_000, test: int = 2_000, seed: int = 0, progress:
         name="synthetic",
         train=Split(tensors["train_images"], tensors["train_labels"]),
         test=Split(tensors["test_images"], tensors["test_labels"]),
-        classes=tuple("0123456789"),
     )
 
 
@@ -201,23 +208,26 @@ def sample_drawing(
     pad = Drawing(width, height, label=int(digit))  # refuses an impossible size before anything is drawn on it
     curves = _jittered(STYLES[digit][style], rng)
     low, high = np.min([c.min(axis=0) for c in curves], axis=0), np.max([c.max(axis=0) for c in curves], axis=0)
-    side = min(width, height) * rng.uniform(0.55, 0.7)  # of the box around the pen's path, in px
-    scale = side / max(high - low)
-    thickness = min(2.3 * np.exp(rng.normal(0, 0.35)), 7)  # in px of the framed digit, whose ink is 20 px long
-    radius = side * thickness / (20 - thickness) / 2
+    length = min(width, height) * rng.uniform(0.65, 0.85)  # of the ink's longer side, in px
+    thickness = min(2.3 * np.exp(rng.normal(0, 0.35)), 7)  # of the pen once that side is 20 px, as in MNIST
+    radius = length * thickness / 20 / 2
+    scale = (length - 2 * radius) / max(high - low)
     centre = np.array([width, height]) / 2
     strokes = [Stroke((curve - (low + high) / 2) * scale + centre, radius) for curve in curves]
     return replace(pad, strokes=strokes)
 
 
-def load_digits(name: str = "mnist", **options) -> Digits:
-    """`load_mnist(name, **options)`, or, where that data set cannot be had, `make_digits()` under a visible banner.
+def load_digits(name: str = "mnist") -> Digits:
+    """`load_mnist(name)`, or, where those digits cannot be had, `make_digits()` under a visible banner.
 
-    Only DataNotFound falls back: files that are there but damaged raise their DataError, to be mended and not hidden.
+    Only DataNotFound falls back: damaged files raise their DataError, to be mended and not hidden. A missing data set
+    of other things ("fashion", "kmnist") raises its DataNotFound, because digits cannot stand in for those.
     """
     try:
-        return load_mnist(name, **options)
+        return load_mnist(name)
     except DataNotFound as error:
+        if name not in HOLD_DIGITS:
+            raise
         print(_banner(name, error), flush=True)
         return make_digits()
 

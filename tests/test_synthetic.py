@@ -1,0 +1,223 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_kit import synthetic
+from mnist_kit.data import Digits
+from mnist_kit.errors import DataError, DataNotFound, DrawingError
+from mnist_kit.framing import frame_as_mnist
+from mnist_kit.synthetic import STYLES, load_digits, make_digits, sample_drawing
+
+ALL_STYLES = [(digit, style) for digit, styles in STYLES.items() for style in styles]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_KIT_HOME", str(tmp_path))
+    return tmp_path
+
+
+def make_few(seed: int = 0) -> Digits:
+    return make_digits(train=40, test=20, seed=seed, progress=False)
+
+
+def same(one: Digits, other: Digits) -> bool:
+    return all(
+        torch.equal(getattr(one.splits[split], field), getattr(other.splits[split], field))
+        for split in ("train", "test")
+        for field in ("images", "labels")
+    )
+
+
+def cache_file(home):
+    (path,) = (home / "synthetic").iterdir()
+    return path
+
+
+def no_drawing(*arguments):
+    raise AssertionError("nothing should be drawn")
+
+
+def test_make_digits_gives_the_form_of_mnist():
+    digits = make_few()
+    assert digits.name == "synthetic"
+    assert digits.classes == tuple("0123456789")
+    for split, size in ((digits.train, 40), (digits.test, 20)):
+        assert split.images.shape == (size, 1, 28, 28)
+        assert split.images.dtype == torch.uint8
+        assert split.labels.dtype == torch.int64
+        assert split.images.amax(dim=(1, 2, 3)).min() > 128  # every image has ink
+        assert torch.bincount(split.labels, minlength=10).tolist() == [size // 10] * 10
+        assert split.labels.tolist() != sorted(split.labels.tolist())
+
+
+def test_the_same_seed_gives_the_same_digits_and_another_seed_others(home):
+    first = make_few()
+    cache_file(home).unlink()
+    assert same(make_few(), first)
+    assert not same(make_few(seed=1), first)
+
+
+def test_test_digits_are_no_training_digits():
+    digits = make_digits(train=40, test=40, progress=False)
+    train, test = ({image.numpy().tobytes() for image in split.images} for split in (digits.train, digits.test))
+    assert len(train) == len(test) == 40
+    assert not train & test
+
+
+def test_digits_look_like_their_class_and_vary():
+    # A nearest-mean classifier is weak, so it only works when classes are apart and the framing is the same for all.
+    digits = make_digits(train=600, test=300, progress=False)
+    means = torch.stack([digits.train.images[digits.train.labels == digit].float().mean(dim=0) for digit in range(10)])
+    distances = torch.cdist(digits.test.images.flatten(1).float(), means.flatten(1))
+    assert (distances.argmin(dim=1) == digits.test.labels).float().mean() > 0.6
+    ink = digits.train.images.float().mean() / 255
+    assert 0.10 < ink < 0.17  # MNIST: 0.131
+
+
+@pytest.mark.parametrize(("digit", "style"), ALL_STYLES)
+def test_every_style_is_drawn_whole_and_fits_mnists_frame(digit, style):
+    drawing = sample_drawing(digit, seed=3, size=(120, 90), style=style)
+    raster = drawing.raster()
+    assert len(drawing.strokes) == len(STYLES[digit][style])
+    assert not (raster[0].any() or raster[-1].any() or raster[:, 0].any() or raster[:, -1].any())
+    rows, columns = np.nonzero(frame_as_mnist(raster)[0].numpy())
+    assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)  # the faintest edge may vanish
+
+
+def test_styles_of_a_digit_differ():
+    for digit, styles in STYLES.items():
+        rasters = {sample_drawing(digit, 0, (60, 60), style).raster().tobytes() for style in styles}
+        assert len(rasters) == len(styles) >= 6
+
+
+def test_a_corner_is_sharp_and_a_curve_is_not():
+    def sharpest_turn(stroke):
+        steps = np.diff(synthetic._through(*synthetic._skeleton(stroke)), axis=0)
+        directions = np.unwrap(np.arctan2(steps[:, 1], steps[:, 0]))
+        return np.degrees(np.abs(np.diff(directions)).max())
+
+    assert sharpest_turn("0,0 50,0! 50,50") == pytest.approx(90)
+    assert sharpest_turn("0,0 50,0 50,50") < 40
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    points=st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=2, max_size=8),
+    corner=st.integers(1, 6),
+)
+def test_a_curve_goes_through_its_points(points, corner):
+    points = np.array(points)
+    corners = (corner,) if corner < len(points) - 1 else ()
+    curve = synthetic._through(points, corners, steps=5)
+    np.testing.assert_allclose(curve[::5], points, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(digit=st.integers(0, 9), seed=st.integers(0, 2**64), size=st.tuples(st.integers(40, 900), st.integers(40, 900)))
+def test_a_sample_is_repeatable_and_stays_on_the_pad(digit, seed, size):
+    drawing = sample_drawing(digit, seed, size)
+    assert drawing == sample_drawing(digit, seed, size)
+    assert (drawing.width, drawing.height, drawing.label) == (*size, digit)
+    for stroke in drawing.strokes:
+        assert (stroke.points - stroke.radius >= 0).all()
+        assert (stroke.points + stroke.radius <= size).all()
+
+
+def test_a_generator_as_seed_gives_another_sample_each_time():
+    rng = np.random.default_rng(0)
+    assert sample_drawing(5, rng) != sample_drawing(5, rng)
+
+
+@pytest.mark.parametrize("digit", [-1, 10, 11, 2.5, "3", None, True])
+def test_another_digit_is_refused(digit):
+    with pytest.raises(DataError, match="0–9"):
+        sample_drawing(digit)
+
+
+def test_an_unknown_style_is_refused_with_the_known_ones():
+    with pytest.raises(DataError, match="serif and bar"):
+        sample_drawing(7, style="gothic")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "seed"])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(DataError, match="seed"):
+        sample_drawing(0, seed)
+
+
+@pytest.mark.parametrize("size", [(0, 100), (100, -1), (100, 10**6)])
+def test_an_impossible_pad_is_refused(size):
+    with pytest.raises(DrawingError):
+        sample_drawing(0, size=size)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"train": -1}, {"train": 0}, {"test": -5}, {"test": 2.5}, {"seed": -1}, {"seed": "a"}]
+)
+def test_impossible_sizes_and_seeds_are_refused_by_name(wrong):
+    with pytest.raises(DataError, match=next(iter(wrong))):
+        make_digits(**wrong)
+
+
+def test_the_second_call_reads_the_cache(monkeypatch):
+    first = make_few()
+    monkeypatch.setattr(synthetic, "sample_drawing", no_drawing)
+    assert same(make_few(), first)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one byte", "other content"])
+def test_a_damaged_cache_is_drawn_again(home, damage):
+    first = make_few()
+    path = cache_file(home)
+    whole = path.read_bytes()
+    flipped = bytes([whole[-1] ^ 1])
+    path.write_bytes(
+        {"truncated": whole[:-100], "empty": b"", "one byte": whole[:-1] + flipped, "other content": b"{}" * 99}[damage]
+    )
+    assert same(make_few(), first)
+    assert path.read_bytes() == whole
+
+
+def test_a_home_that_cannot_be_written_is_no_error(home, monkeypatch):
+    (home / "file").write_text("in the way of a folder")
+    first = make_few()
+    monkeypatch.setenv("MNIST_KIT_HOME", str(home / "file"))
+    assert same(make_few(), first)
+
+
+def test_real_digits_are_preferred_and_no_banner_shown(monkeypatch, capsys):
+    real = replace(make_few(), name="mnist")
+    monkeypatch.setattr(synthetic, "load_mnist", lambda name: real)
+    assert load_digits() is real
+    assert capsys.readouterr().out == ""
+
+
+def failing_with(error):
+    def load(name):
+        raise error
+
+    return load
+
+
+def test_missing_digits_are_replaced_under_a_banner(monkeypatch, capsys):
+    monkeypatch.setattr(synthetic, "load_mnist", failing_with(DataNotFound("looked in /nowhere, asked a mirror")))
+    monkeypatch.setattr(synthetic, "make_digits", make_few)
+    assert load_digits().name == "synthetic"
+    banner = capsys.readouterr().out
+    for part in ("SYNTHETIC", "no figure of the paper", "MNIST_KIT_DATA", "looked in /nowhere, asked a mirror"):
+        assert part in banner
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("mnist", DataError("labels are truncated")), ("fashion", DataNotFound("no mirror has it"))]
+)
+def test_damaged_files_and_other_things_than_digits_are_not_replaced(monkeypatch, capsys, name, error):
+    monkeypatch.setattr(synthetic, "load_mnist", failing_with(error))
+    with pytest.raises(DataError, match=str(error)):
+        load_digits(name)
+    assert capsys.readouterr().out == ""
