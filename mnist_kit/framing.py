@@ -9,26 +9,30 @@ import torch
 from PIL import Image, ImageFilter, ImageOps
 
 from mnist_kit.errors import EmptyDrawing, ImageError
+from mnist_kit.ink import Drawing
 
 SIDE = 28  # px; of an MNIST image
 DIGIT_SIDE = 20  # px; MNIST's digits fit into a box of this side
+PEN_RADIUS = 1.15  # px in that box; the width at which most drawn digits were recognised by a network that knows MNIST
 MIN_SIDE, MAX_PIXELS = 3, 64_000_000  # smaller has no border around its ink; larger is refused before it is decoded
 WORK_SIDE = 1024  # px; larger pictures are reduced to about this before anything is computed
 LEAST_CONTRAST = 26  # of 255; fainter differences from the paper are not ink
 
 
-def frame_as_mnist(raster: np.ndarray) -> torch.Tensor:
+def frame_as_mnist(ink: np.ndarray | Drawing) -> torch.Tensor:
     """Frame ink the way MNIST framed its digits: longest side 20 px, centre of mass in the middle of 28 × 28.
 
-    raster: uint8 (height, width), white ink on black. Returns float32 (1, 28, 28) in [0, 1].
+    ink: a raster, uint8 (height, width), white on black; or a drawing, which is drawn again at the width of MNIST's
+    pens, so that the brush does not change the answer. Returns float32 (1, 28, 28) in [0, 1].
     Raises EmptyDrawing when there is no ink.
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits". Shifts are whole pixels, and the middle
     is pixel (14, 14), which gives MNIST's own images back unmoved.
     """
-    ink = Image.fromarray(raster).crop(ink_box(raster))
-    scale = DIGIT_SIDE / max(ink.size)
-    ink = ink.resize([max(1, round(side * scale)) for side in ink.size], Image.Resampling.BILINEAR)
-    pixels = np.asarray(ink)
+    raster = _as_by_mnist_s_pen(ink) if isinstance(ink, Drawing) else ink
+    digit = Image.fromarray(raster).crop(ink_box(raster))
+    scale = DIGIT_SIDE / max(digit.size)
+    digit = digit.resize([max(1, round(side * scale)) for side in digit.size], Image.Resampling.BILINEAR)
+    pixels = np.asarray(digit)
 
     rows, columns = pixels.shape
     mass = pixels.sum(dtype=np.float64)
@@ -39,22 +43,34 @@ def frame_as_mnist(raster: np.ndarray) -> torch.Tensor:
     return _as_input(framed)
 
 
-def frame_as_paper(raster: np.ndarray, box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
+def frame_as_paper(ink: np.ndarray | Drawing) -> torch.Tensor:
     """Frame ink as the paper's program does: stretch the red rectangle to 28 × 28, whatever its aspect.
 
-    raster: uint8 (height, width), white ink on black; box: (left, top, right, bottom), the ink's by default.
-    Returns float32 (1, 28, 28) in [0, 1], resized as torchvision's `Resize` does (bilinear, antialiased).
-    Raises EmptyDrawing when there is no ink.
+    ink: a raster, uint8 (height, width), white on black, or a drawing. Returns float32 (1, 28, 28) in [0, 1], resized
+    as torchvision's `Resize` does (bilinear, antialiased). Raises EmptyDrawing when there is no ink.
     """
-    ink = Image.fromarray(raster).crop(box or ink_box(raster))
-    return _as_input(np.asarray(ink.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
+    raster = ink.raster() if isinstance(ink, Drawing) else ink
+    rectangle = Image.fromarray(raster).crop(red_rectangle(ink, raster))
+    return _as_input(np.asarray(rectangle.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
 
 
 FRAMINGS = {"mnist": frame_as_mnist, "paper": frame_as_paper}
 
 
+def red_rectangle(ink: np.ndarray | Drawing, raster: np.ndarray | None = None) -> tuple[int, int, int, int]:
+    """What the paper's program shows in red and gives to the model: the box of the ink and, of a drawing, a margin.
+
+    ink: a raster, uint8 (height, width), or a drawing, whose margin is the radius of its widest brush; raster: of that
+    drawing, where it is known. Returns (left, top, right, bottom) as `ink_box` does. Raises EmptyDrawing.
+    """
+    if not isinstance(ink, Drawing):
+        return ink_box(ink)
+    margin = max((stroke.radius for stroke in ink.strokes if not stroke.erase), default=0)
+    return ink_box(ink.raster() if raster is None else raster, round(margin))
+
+
 def ink_box(raster: np.ndarray, margin: int = 0) -> tuple[int, int, int, int]:
-    """The red rectangle: (left, top, right, bottom) of the ink in pixels, right and bottom exclusive.
+    """The box of the ink in pixels: (left, top, right, bottom), right and bottom exclusive.
 
     raster: uint8 (height, width); margin: widens the box on every side, as far as the raster goes.
     Raises EmptyDrawing when there is no ink.
@@ -94,6 +110,18 @@ def as_ink(picture) -> np.ndarray:
         return np.zeros(grey.shape, np.uint8)
     ink = np.where(difference > grain, difference * (255 / peak), 0)
     return np.rint(ink.clip(0, 255)).astype(np.uint8)
+
+
+def _as_by_mnist_s_pen(drawing: Drawing) -> np.ndarray:
+    """The drawing's raster, drawn again with MNIST's pen where its lines alone say what is to be seen."""
+    raster = drawing.raster()
+    strokes = drawing.strokes
+    if not raster.any() or any(stroke.erase for stroke in strokes):
+        return raster
+    points = np.concatenate([stroke.points for stroke in strokes])
+    inside = (points >= 0).all() and (points <= (drawing.width, drawing.height)).all()
+    blob = np.ptp(points, axis=0).max() < 2 * max(stroke.radius for stroke in strokes)
+    return drawing.fitted(5 * DIGIT_SIDE, 5 * PEN_RADIUS).raster() if inside and not blob else raster
 
 
 def _as_input(pixels: np.ndarray) -> torch.Tensor:

@@ -7,7 +7,7 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 
@@ -86,6 +86,20 @@ class Drawing:
     def to_image(self) -> Image.Image:
         """The raster as a PIL image of mode L."""
         return Image.fromarray(self.raster())
+
+    def fitted(self, side: int, radius: float) -> "Drawing":
+        """The same lines drawn again by a pen of `radius` px, so large that the longest side of the ink is `side` px.
+
+        The pad fits closely, and erasing strokes are drawn with that pen too. Raises DrawingError for a pen that
+        leaves no room, and without strokes.
+        """
+        if not self.strokes or side <= 2 * radius:
+            raise DrawingError(f"{len(self.strokes)} strokes of {radius} px cannot be fitted into {side} px")
+        points = np.concatenate([stroke.points for stroke in self.strokes])
+        corner = points.min(axis=0)
+        scale = (side - 2 * radius) / max(np.ptp(points, axis=0).max(), 1e-6)
+        strokes = [Stroke((s.points - corner) * scale + radius + 1, radius, s.erase) for s in self.strokes]
+        return replace(self, width=side + 2, height=side + 2, strokes=strokes)
 
     def to_json(self) -> str:
         """One line of JSON: label, writer, strokes as lists of [x, y]; size, a radius and an erase flag per stroke."""

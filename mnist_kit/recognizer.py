@@ -12,6 +12,7 @@ from mnist_kit.errors import ImageError
 from mnist_kit.framing import FRAMINGS, SIDE, as_ink
 from mnist_kit.ink import Drawing
 
+Framing = Callable[[np.ndarray | Drawing], Tensor]
 BATCH = 500  # images at once: bounds the memory, and is as quick as any
 
 
@@ -35,16 +36,16 @@ class Recognizer:
     """A trained network and the framing of its input.
 
     model: images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10); it is used on the CPU.
-    framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), to an
-    image, float32 (1, 28, 28). Raises ImageError for a framing of another name.
+    framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), or a
+    `Drawing` to an image, float32 (1, 28, 28). Raises ImageError for a framing of another name.
     """
 
-    def __init__(self, model: nn.Module, framing: str | Callable[[np.ndarray], Tensor] = "mnist"):
+    def __init__(self, model: nn.Module, framing: str | Framing = "mnist"):
         self.model = model.cpu()
         self.framing = framing
 
     @classmethod
-    def load(cls, name: str = "class-mnist", framing: str | Callable[[np.ndarray], Tensor] = "mnist") -> "Recognizer":
+    def load(cls, name: str = "class-mnist", framing: str | Framing = "mnist") -> "Recognizer":
         """With the weights saved as `name`; "class-mnist", the paper's run, ships with the package.
 
         Raises WeightsError when there are none or they are damaged.
@@ -52,11 +53,11 @@ class Recognizer:
         return cls(load_weights(name), framing)
 
     @property
-    def framing(self) -> str | Callable[[np.ndarray], Tensor]:
+    def framing(self) -> str | Framing:
         return self._framing
 
     @framing.setter
-    def framing(self, framing: str | Callable[[np.ndarray], Tensor]) -> None:
+    def framing(self, framing: str | Framing) -> None:
         if not callable(framing) and framing not in FRAMINGS:
             raise ImageError(
                 f"there is no framing {framing!r}; choose one of {', '.join(FRAMINGS)}, or give a function"
@@ -93,8 +94,7 @@ class Recognizer:
 
     def frame(self, picture) -> Tensor:
         """What the network is shown of `picture`: float32 (1, 28, 28) in [0, 1]. Raises as `predict` does."""
-        if isinstance(picture, Drawing):
-            raster = picture.raster()
-        else:
-            raster = as_ink(picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture)
-        return FRAMINGS.get(self.framing, self.framing)(raster)
+        if isinstance(picture, Tensor):
+            picture = picture.detach().cpu().numpy()
+        ink = picture if isinstance(picture, Drawing) else as_ink(picture)
+        return FRAMINGS.get(self.framing, self.framing)(ink)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from mnist_kit.errors import EmptyDrawing, ImageError
-from mnist_kit.framing import FRAMINGS, as_ink, frame_as_mnist, frame_as_paper, ink_box
+from mnist_kit.framing import FRAMINGS, as_ink, frame_as_mnist, frame_as_paper, ink_box, red_rectangle
 from mnist_kit.ink import Drawing, Stroke
 
 SEVEN = [[60, 40], [140, 45], [90, 160]]
@@ -63,15 +63,46 @@ def test_an_image_of_real_mnist_comes_back_as_it_was(mnist):
     assert same.float().mean() > 0.995
 
 
-def test_the_paper_s_framing_fills_the_square_and_takes_a_box():
-    raster = seven()
-    stretched = frame_as_paper(raster)
+def test_the_paper_s_framing_fills_the_square():
+    stretched = frame_as_paper(seven())
     assert stretched[0].amax(0).min() > 0 and stretched[0].amax(1).min() > 0
-    roomy = frame_as_paper(raster, ink_box(raster, margin=30))
-    assert roomy[0, 0].sum() == 0 and roomy.sum() < stretched.sum()
 
 
-def test_the_red_rectangle_holds_the_ink_and_stays_on_the_canvas():
+def test_the_red_rectangle_of_a_drawing_has_the_brush_as_margin():
+    drawing = Drawing(200, 200, [Stroke(SEVEN, 8), Stroke([[199, 199]], 30, erase=True)])
+    left, top, right, bottom = ink_box(seven())
+    assert red_rectangle(drawing) == (left - 8, top - 8, right + 8, bottom + 8)
+    assert red_rectangle(seven()) == (left, top, right, bottom)
+    assert frame_as_paper(drawing).mean() < frame_as_paper(seven()).mean()
+
+
+@given(radius=st.floats(2, 30), size=st.floats(0.5, 1.2))
+@settings(deadline=None)
+def test_neither_brush_nor_size_changes_a_drawing_framed_as_mnist(radius, size):
+    drawing = Drawing(300, 300, [Stroke(np.multiply(SEVEN, size), radius)])
+    expected = frame_as_mnist(Drawing(300, 300, [Stroke(SEVEN, 8)]))
+    torch.testing.assert_close(frame_as_mnist(drawing), expected, rtol=0, atol=0.02)
+
+
+def test_what_was_erased_stays_away_when_framed_as_mnist():
+    strokes = [Stroke(SEVEN, 8), Stroke([[90, 160]], 40, erase=True)]
+    drawing = Drawing(200, 200, strokes)
+    torch.testing.assert_close(frame_as_mnist(drawing), frame_as_mnist(drawing.raster()))
+    with pytest.raises(EmptyDrawing):
+        frame_as_mnist(Drawing(200, 200, [*strokes, Stroke([[100, 100]], 200, erase=True)]))
+
+
+def test_a_dot_stays_a_dot():
+    dot = Drawing(200, 200, [Stroke([[100, 100], [101, 100]], 10)])
+    torch.testing.assert_close(frame_as_mnist(dot), frame_as_mnist(dot.raster()))
+
+
+def test_strokes_that_leave_the_pad_are_framed_as_they_are_seen():
+    drawing = Drawing(200, 200, [Stroke([[20, 20], [900, 900]], 8)])
+    torch.testing.assert_close(frame_as_mnist(drawing), frame_as_mnist(drawing.raster()))
+
+
+def test_the_box_holds_the_ink_and_stays_on_the_canvas():
     raster = np.zeros((50, 80), np.uint8)
     raster[10:20, 30:34] = 7
     assert ink_box(raster) == (30, 10, 34, 20)

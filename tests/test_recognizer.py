@@ -45,10 +45,9 @@ def test_a_drawing_and_pictures_of_it_are_the_same_digit(recognizer, tmp_path):
 
 
 def test_the_framing_is_the_chosen_one():
-    raster = SEVEN.raster()
     recognizer = Recognizer(Net(), framing="paper")
-    torch.testing.assert_close(recognizer.predict(SEVEN).image, frame_as_paper(raster))
-    recognizer.framing = lambda raster: frame_as_mnist(raster) * 0.5
+    torch.testing.assert_close(recognizer.predict(SEVEN).image, frame_as_paper(SEVEN))
+    recognizer.framing = lambda ink: frame_as_mnist(ink) * 0.5
     assert recognizer.predict(SEVEN).image.max() <= 0.5
     with pytest.raises(ImageError, match="mnist, paper"):
         recognizer.framing = "square"
