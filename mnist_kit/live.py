@@ -77,10 +77,10 @@ class ProgressLine(_Watcher):
         super().__init__(share, clock)
 
     def begin(self, run: Run) -> None:
-        self.handle = (
-            display({"text/plain": _line(run, run.history())}, raw=True, display_id=True) if in_notebook() else None
-        )
-        self.overwrites = self.handle is not None or sys.stdout.isatty()
+        self.handle = None
+        self.overwrites = in_notebook() or sys.stdout.isatty()
+        if in_notebook():
+            self.handle = display({"text/plain": _line(run, run.history())}, raw=True, display_id=True)
 
     def on_step(self, run: Run) -> None:
         if self.overwrites:
@@ -90,13 +90,17 @@ class ProgressLine(_Watcher):
         if not self.overwrites:
             self._report(run)
 
+    def on_end(self, run: Run) -> None:
+        if self.overwrites or run.interrupted:  # else the last epoch has printed its line
+            super().on_end(run)
+
     def report(self, run: Run, history: History, final: bool) -> None:
         line = _line(run, history)
         if self.handle is not None:
             self.handle.update({"text/plain": line}, raw=True)
         elif self.overwrites:
             print(f"\r{line:<110}", end="\n" if final else "", flush=True)
-        elif not final or run.interrupted:
+        else:
             print(line, flush=True)
 
 

@@ -67,10 +67,12 @@ def plot_loss(history: History, cut: float | None = None) -> Figure:
     figure, ax = _step_axes(history, "training loss (cross-entropy)")
     ax.plot(shown["step"], shown["loss"], color=LOSS, linewidth=0.4)
     _ten_ticks(ax, shown["loss"], from_zero=True)
-    lowest = history.best().loc["lowest loss of a step"]
-    if not math.isnan(lowest["loss"]):
-        _mark(ax, lowest["step"], lowest["loss"])
-    note = f"○ lowest: {lowest['loss']:.3g} at step {lowest['step']:,.0f}, epoch {lowest['epoch']:.0f}"
+    summary = history.summary()
+    lowest, step, epoch = summary[["lowest_step_loss", "lowest_step_loss_step", "lowest_step_loss_epoch"]]
+    note = "no loss is a number"
+    if not math.isnan(lowest):
+        _mark(ax, step, lowest)
+        note = f"○ lowest: {lowest:.3g} at step {step:,}, epoch {epoch}"
     _title(ax, "Training loss of every step" + ("" if cut is None else f", cut at loss < {cut:g}"), note)
     return figure
 
