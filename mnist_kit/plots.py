@@ -54,9 +54,6 @@ def save_figure(figure: Figure, name: str) -> Path:
     return write_atomically(figures_folder() / f"{name}.png", buffer.getvalue())
 
 
-# --- The paper's figures 3 to 9 ---
-
-
 def plot_loss(history: History, cut: float | None = None) -> Figure:
     """Figure 3: training loss of every step, the lowest marked. With `cut` (figure 4: 0.5) only the losses below it."""
     history.require_steps()
@@ -138,9 +135,6 @@ PAPER_FIGURES = {
     "fig8_train_loss": plot_train_loss,
     "fig9_val_accuracy": plot_val_accuracy,
 }
-
-
-# --- The data ---
 
 
 def plot_samples(images, labels, per_class: int = 16, classes: Sequence[str] = DIGITS, seed: int = 0) -> Figure:
@@ -229,9 +223,6 @@ def plot_images(images, titles: Sequence[str] | None = None, columns: int = 10, 
         if titles is not None:
             ax.set_title(titles[index], fontsize=9, loc="center")
     return figure
-
-
-# --- Models and their predictions ---
 
 
 def plot_confusion(confusion, classes: Sequence[str] = DIGITS) -> Figure:
@@ -330,9 +321,6 @@ def plot_framings(images, titles: Sequence[str], probabilities, classes: Sequenc
         image.set_title(title, loc="center")
         _bars(bars, row, classes)
     return figure
-
-
-# --- Shared pieces ---
 
 
 def _axes(columns: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
