@@ -385,7 +385,10 @@ def _ten_ticks(ax: Axes, values, from_zero: bool = False) -> None:
     if not len(values) or values.max() == values.min():
         return
     step = (values.max() - values.min()) / paper.Y_TICKS
+    from_zero = from_zero and values.min() <= step  # else most ticks would lie below the curve
     start = 0.0 if from_zero else values.min()
+    if from_zero:
+        ax.set_ylim(bottom=-step / 2)
     ax.yaxis.set_major_locator(FixedLocator(np.arange(start, values.max() + step / 2, step)))
     decimals = max(0, 1 - math.floor(math.log10(step)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.{decimals}f}"))

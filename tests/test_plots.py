@@ -43,6 +43,7 @@ def test_the_step_axis_has_a_tick_every_1170_steps(papers_run):
 
 def test_ten_ticks_over_the_range(papers_run):
     assert np.allclose(ticks(plots.plot_loss(papers_run).axes[0].yaxis), np.arange(0, 2.01, (2 - 0.000295) / 10))
+    assert len(ticks(plots.plot_loss(made_history(losses=(2.31, 2.30))).axes[0].yaxis)) == 11
     val_loss = ticks(plots.plot_val_loss(papers_run).axes[0].yaxis)
     assert np.allclose(val_loss, np.linspace(1 / 25, 1, 11))
 
