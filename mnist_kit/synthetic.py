@@ -243,12 +243,14 @@ def load_digits(name: str = "mnist") -> Digits:
 
 def _banner(name: str, error: DataNotFound) -> str:
     bar = "█" * 100
+    indents = {"initial_indent": "  ", "subsequent_indent": "  "}
+    reason = textwrap.fill(str(error), len(bar), **indents, break_long_words=False, break_on_hyphens=False)
     return f"""{bar}
   SYNTHETIC DIGITS: {name!r} cannot be had, so the project draws its own.
   Everything below runs, but no figure of the paper applies to these images.
   To get the real ones, mend this and run again (MNIST_KIT_DATA names the folder they are looked for in):
 
-{textwrap.indent(str(error), "  ")}
+{reason}
 {bar}"""
 
 
