@@ -135,8 +135,8 @@ def load_mnist(name: str = "mnist") -> Digits:
     """MNIST ("mnist") or a sibling in the same format: "fashion", "kmnist", "qmnist".
 
     Read from `$MNIST_KIT_DATA`, where torchvision's downloader puts it on first use; a folder that has the files may be
-    read-only. Raises DataNotFound when it is not there and no mirror gives it, DataError when a file is damaged, and
-    StorageError when the folder cannot be written.
+    read-only. Raises DataNotFound when it is not there and cannot be downloaded to there, DataError when a file is
+    damaged.
     """
     if name not in SOURCES:
         raise DataError(f"there is no data set called {name!r}; there are: {', '.join(SOURCES)}")
@@ -155,9 +155,7 @@ def _read_split(source: _Source, split: str) -> Split:
     if labels.ndim == 2:  # QMNIST: the class, then seven columns of provenance
         labels = labels[:, 0]
     if labels.ndim != 1 or len(labels) != len(images):
-        raise DataError(
-            f"{labels_path}: holds {labels.shape}, not one label for each of {len(images):,} images. {_MEND}"
-        )
+        raise DataError(f"{labels_path}: holds {labels.shape}, not a label for each of {len(images):,} images. {_MEND}")
     if len(images) != source.counts[split]:
         raise DataError(f"{images_path}: holds {len(images):,} images, not {source.counts[split]:,}. {_MEND}")
     try:
@@ -178,9 +176,7 @@ def _read_idx(path: Path, crc32: int | None = None) -> np.ndarray:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     dtype = _IDX_TYPES.get(int(content[2])) if len(content) >= 4 and not content[:2].any() else None
     if dtype is None:
-        raise DataError(
-            f"{path}: does not begin as an IDX file does (first bytes {bytes(content[:4]).hex(' ')}). {_MEND}"
-        )
+        raise DataError(f"{path}: is no IDX file (its first bytes are {bytes(content[:4]).hex(' ')}). {_MEND}")
     header = 4 + 4 * int(content[3])
     shape = tuple(int(size) for size in content[4:header].view(">u4")) if len(content) >= header else ()
     wanted = header + dtype.itemsize * int(np.prod(shape, dtype=np.uint64))
@@ -205,10 +201,7 @@ def _download(name: str, source: _Source) -> None:
         for path in (scratch / source.dataset.__name__ / "raw").iterdir():
             if path.suffix != ".gz":
                 os.replace(path, folder / path.name)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # no network, a full disk, no mirror with the right file
+    except (OSError, RuntimeError) as error:  # no network, a full disk, no mirror with the right file
         raise _not_found(name, source, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

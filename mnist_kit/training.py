@@ -307,7 +307,7 @@ class Evaluation:
 
     @property
     def paper_accuracy(self) -> float:
-        """The paper's figure (listing 2.4): the mean accuracy of batches of 128, the short last one weighing as much."""
+        """As in the paper (listing 2.4): the mean accuracy of batches of 128, the short last one weighing as much."""
         batches = self.correct.double().split(PAPER_BATCH)
         return sum(batch.mean().item() for batch in batches) / len(batches)
 
@@ -321,7 +321,7 @@ class Evaluation:
 
     @property
     def per_digit(self) -> pd.DataFrame:
-        """precision, recall, f1 (fractions; NaN where a digit never occurs or is never predicted), support per digit."""
+        """precision, recall, f1 (fractions; NaN for a digit that never occurs or is never predicted), support per digit."""
         counts = self.confusion.to_numpy()
         hits, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
         table = pd.DataFrame({"hits": hits, "predicted": predicted, "support": support}, dtype=float)

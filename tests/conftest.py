@@ -1,0 +1,55 @@
+"""What several tests share: folders of their own, real MNIST where it is found, small data made on the spot."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_kit.data import Digits, Split, load_mnist
+
+PROJECT = Path(__file__).resolve().parent.parent
+REAL_DATA = next(
+    (
+        folder
+        for folder in (
+            Path(os.environ.get("MNIST_KIT_DATA", PROJECT / "data")).resolve(),
+            PROJECT.parent / "shared" / "data",
+        )
+        if (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
+    ),
+    None,
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """A fresh home and an empty data folder for each test, so that nothing of the reader's is touched."""
+    monkeypatch.setenv("MNIST_KIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MNIST_KIT_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("MNIST_KIT_RECIPE", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Digits:
+    """The real MNIST; tests that need it are skipped, with this line, where there is none."""
+    if REAL_DATA is None:
+        pytest.skip("real MNIST is not here: set MNIST_KIT_DATA to the folder that holds MNIST/raw")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_KIT_DATA", str(REAL_DATA))
+        return load_mnist()
+
+
+@pytest.fixture
+def tiny() -> Digits:
+    """300 training and 100 test images that are easy to tell apart: two bright rows whose height is the label."""
+    return Digits("tiny", _rows(300), _rows(100))
+
+
+def _rows(count: int) -> Split:
+    labels = torch.arange(count) % 10
+    images = torch.zeros(count, 1, 28, 28, dtype=torch.uint8)
+    for row in range(2):
+        images[torch.arange(count), 0, 4 + 2 * labels + row] = 255
+    return Split(images, labels)
