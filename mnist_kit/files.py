@@ -42,10 +42,10 @@ def figures_folder() -> Path:
     return project / "figs" if project and not os.environ.get("MNIST_KIT_HOME") else home_folder() / "figs"
 
 
-def find(kind: str, filename: str) -> Path | None:
-    """The reader's own file `kind/filename` of the home folder, else the one that ships with the package, else None."""
+def find(kind: str, filename: str, own: bool = True) -> Path | None:
+    """The reader's own file `kind/filename` of the home folder (unless not `own`), else the shipped one, else None."""
     candidates = (home_folder() / kind / filename, REFERENCE / filename)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates[not own :] if path.is_file()), None)
 
 
 def make_folder(folder: Path) -> Path:

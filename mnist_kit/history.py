@@ -243,12 +243,13 @@ def save_history(history: History, name: str = "class-mnist") -> Path:
     return history.save(home_folder() / "runs" / f"{_checked(name)}.npz")
 
 
-def load_history(name: str = "class-mnist") -> History:
+def load_history(name: str = "class-mnist", own: bool = True) -> History:
     """The reader's own run of that name, else the reference run that ships with the package.
 
-    `about["source"]` is "yours" or "reference". Raises HistoryError that lists the runs there are.
+    own: False looks for the reference run only. `about["source"]` is "yours" or "reference". Raises HistoryError that
+    lists the runs there are.
     """
-    path = find("runs", f"{_checked(name)}.npz")
+    path = find("runs", f"{_checked(name)}.npz", own)
     if path is None:
         folders = (home_folder() / "runs", REFERENCE)
         known = sorted({path.stem for folder in folders for path in folder.glob("*.npz")})

@@ -321,7 +321,7 @@ class Evaluation:
 
     @property
     def per_digit(self) -> pd.DataFrame:
-        """precision, recall, f1 (fractions; NaN for a digit that never occurs or is never predicted), support per digit."""
+        """precision, recall, f1 (fractions; NaN for a digit that is never there or predicted) and support per digit."""
         counts = self.confusion.to_numpy()
         hits, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
         table = pd.DataFrame({"hits": hits, "predicted": predicted, "support": support}, dtype=float)
@@ -336,10 +336,13 @@ def evaluate(
 ) -> Evaluation:
     """Run `model` over `split` in evaluation mode, without gradients; its mode is as before afterwards.
 
-    Moves the model to `device` (None: the best one). Raises TrainingError for an empty split or a missing device.
+    Moves the model to `device` (None: the best one). Raises TrainingError for an empty split, a batch size below 1 or a
+    missing device.
     """
     if len(split) == 0:
         raise TrainingError("there are no images to evaluate on")
+    if batch_size < 1:
+        raise TrainingError(f"batch_size must be at least 1, not {batch_size!r}")
     device = as_device(device)
     model.to(device, memory_format=torch.channels_last)
     was_training = model.training

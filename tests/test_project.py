@@ -1,0 +1,69 @@
+"""The project holds together: one list of dependencies, a clean style, notebooks fit to be read as they are."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from conftest import PROJECT
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+
+
+def test_pyproject_and_environment_yml_list_the_same():
+    wanted = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    from_pyproject = {f"python{wanted['requires-python']}"}
+    for requirement in wanted["dependencies"]:
+        name, version = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()
+        from_pyproject.add(CONDA_NAMES.get(name, name) + version)
+    lines = (PROJECT / "environment.yml").read_text().split("dependencies:")[1].splitlines()
+    from_conda = {line.split("#")[0].strip(" -") for line in lines} - {"", "pip", "pip:", "e ."}
+    assert from_conda == from_pyproject
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "environment.yml"])
+def test_every_dependency_says_what_it_is_for(file):
+    for line in (PROJECT / file).read_text().splitlines():
+        if re.search(r"\w[>=]=\d", line) and "requires" not in line:
+            assert "# " in line, line
+
+
+def test_every_dependency_is_pinned_for_the_tests():
+    pinned = set(re.findall(r"^([\w.-]+)==", (PROJECT / "constraints.txt").read_text(), flags=re.M))
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    listed = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    assert {re.match(r"[\w-]+", requirement)[0] for requirement in listed} <= pinned
+    assert "://" not in (PROJECT / "constraints.txt").read_text()
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
+def test_style(command):
+    result = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=PROJECT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_reads_well(path):
+    text = path.read_text()
+    notebook = json.loads(text)
+    assert "widgets" not in notebook["metadata"], "widget state breaks the preview on code hosts"
+    assert str(PROJECT) not in text
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    lengths = sorted(len("".join(cell["source"]).splitlines()) for cell in code)
+    assert lengths[len(lengths) // 2] <= 5
+    assert lengths[-1] <= 25
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "run it: make notebooks"
+    prose = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    assert "What you will learn" in prose[0]
+    assert "What we saw" in prose[-1] or "What we saw" in prose[-2]
+    assert "Exercises" in prose[-1]
+
+
+def test_the_series_is_small_enough_for_a_code_host():
+    assert len(NOTEBOOKS) >= 5
+    assert sum(path.stat().st_size for path in NOTEBOOKS) < 5_000_000
