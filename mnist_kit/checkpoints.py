@@ -26,8 +26,7 @@ def save_weights(
     The metadata holds the class of the model, the recipe, the test accuracy (a fraction) and the data set's name.
     Raises WeightsError for a name that is no plain file name, StorageError when it cannot be written.
     """
-    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise WeightsError(f"{name!r} cannot name weights: use letters, digits, '-', '_' and '.' only")
+    check_name(name)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     about = {
         "model": type(model).__name__,
@@ -37,6 +36,12 @@ def save_weights(
     }
     metadata = {key: json.dumps(value) for key, value in about.items()}
     return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
+
+
+def check_name(name: str) -> None:
+    """Raise WeightsError for a name that is no plain file name, such as one that leads to another folder."""
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise WeightsError(f"{name!r} cannot name weights: use letters, digits, '-', '_' and '.' only")
 
 
 def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> nn.Module:
@@ -49,9 +54,9 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
     """
     path = weights_path(name)
     tensors, about = _read(path)
-    model = make_model(about.get("model") or "Net") if model is None else model.cpu()
+    model = make_model(about.get("model") or "Net") if model is None else model
     expected = model.state_dict()
-    for key in expected.keys() | tensors.keys():
+    for key in [*expected, *tensors]:
         if key not in tensors:
             raise WeightsError(f"{path}: holds no tensor {key!r}, which {type(model).__name__} needs")
         if key not in expected:
@@ -62,7 +67,7 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
                 f"{type(model).__name__} needs {tuple(expected[key].shape)}"
             )
     model.load_state_dict(tensors)
-    return model.eval()
+    return model.cpu().eval()
 
 
 def weights_about(name: str = "class-mnist") -> dict:
@@ -75,6 +80,7 @@ def weights_about(name: str = "class-mnist") -> dict:
 
 def weights_path(name: str) -> Path:
     """Where the weights called `name` are. Raises WeightsError, listing what there is, when they are nowhere."""
+    check_name(name)
     path = find("weights", f"{name}.safetensors")
     if path is None:
         folders = (home_folder() / "weights", REFERENCE)
