@@ -39,12 +39,16 @@ class Recipe:
         for field in ("epochs", "batch_size", "step_epochs"):
             if not isinstance(getattr(self, field), int) or getattr(self, field) < 1:
                 raise RecipeError(f"{field} must be a whole number of at least 1, not {getattr(self, field)!r}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise RecipeError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
+        for field in ("learning_rate", "gamma"):
+            value = getattr(self, field)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise RecipeError(f"{field} must be a positive number, not {value!r}")
         if self.schedule not in SCHEDULES:
             raise RecipeError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
-        if self.train_images is not None and self.train_images < 1:
-            raise RecipeError(f"train_images must be at least 1 or None, not {self.train_images!r}")
+        if self.train_images is not None and (not isinstance(self.train_images, int) or self.train_images < 1):
+            raise RecipeError(f"train_images must be a whole number of at least 1 or None, not {self.train_images!r}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise RecipeError(f"seed must be a whole number from 0 to 2^63 - 1, not {self.seed!r}")
 
     def steps_per_epoch(self, images: int) -> int:
         """How many full batches an epoch over `images` training images has. Raises RecipeError when there is none."""
@@ -74,8 +78,8 @@ def get_recipe(name: str) -> Recipe:
     """The recipe called `name`. Raises RecipeError, with the nearest right name, for an unknown one."""
     if name in RECIPES:
         return RECIPES[name]
-    near = get_close_matches(name, RECIPES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = get_close_matches(name.lower(), RECIPES, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise RecipeError(f"there is no recipe called {name!r}{hint} There are: {', '.join(RECIPES)}")
 
 
