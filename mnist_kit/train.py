@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from mnist_kit.checkpoints import save_weights
+from mnist_kit.checkpoints import check_name, save_weights
 from mnist_kit.data import SOURCES, load_mnist
 from mnist_kit.errors import MnistKitError
 from mnist_kit.history import save_history
@@ -24,14 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda, mps; default: the fastest at hand")
     parser.add_argument("--name", help="save weights and history as this; default: class-<data>")
     options = parser.parse_args(arguments)
+    name = options.name or f"class-{options.data}"
     try:
+        check_name(name)  # now, not after an hour of training
         device = as_device(options.device)
         recipe = get_recipe(options.recipe) if options.recipe else recipe_for(device)
         digits = load_mnist(options.data)
         torch.manual_seed(recipe.seed)
         model = make_model(options.model)
         history = fit(model, digits, recipe, [ProgressLine()], device)
-        name = options.name or f"class-{options.data}"
         accuracy = history.epochs.val_accuracy.iloc[-1] if len(history.epochs) else None
         print(save_history(history, name))
         print(save_weights(model, name, recipe, accuracy, options.data))
