@@ -6,7 +6,7 @@ import pandas as pd
 import torchinfo
 from torch import Tensor, nn
 
-from mnist_kit.errors import WeightsError
+from mnist_kit.errors import RecipeError, WeightsError
 
 
 class Net(nn.Module):
@@ -103,10 +103,10 @@ def summary(model: nn.Module, batch_size: int = 16) -> Summary:
     """The model's layers, shapes and parameters for `batch_size` images of 28×28, measured by torchinfo.
 
     The forward/backward size holds every layer's output twice (the values and their gradients), as the paper's tool
-    counts it; torchinfo's own total leaves out layers without parameters.
+    counts it; torchinfo's own total leaves out layers without parameters. Raises RecipeError for a batch size below 1.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        raise RecipeError(f"batch_size must be at least 1, not {batch_size}")
     info = torchinfo.summary(model, input_size=(batch_size, 1, 28, 28), verbose=0)
     leaves = [layer for layer in info.summary_list if layer.is_leaf_layer]
     # The flattening in the middle is no layer of the paper's table; the modules it counts are the leaves.
