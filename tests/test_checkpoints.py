@@ -1,0 +1,189 @@
+import json
+import random
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from mnist_kit import paper
+from mnist_kit.checkpoints import load_weights, save_weights, weights_about, weights_path
+from mnist_kit.errors import StorageError, WeightsError
+from mnist_kit.files import REFERENCE
+from mnist_kit.models import Net
+from mnist_kit.recipes import SMALL
+from mnist_kit.training import as_input, evaluate
+
+SHIPPED = REFERENCE / "class-mnist.safetensors"
+needs_shipped = pytest.mark.skipif(not SHIPPED.is_file(), reason=f"the reference run's weights are not at {SHIPPED}")
+
+
+def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(model: nn.Module, tensors: dict[str, torch.Tensor]) -> bool:
+    state = model.state_dict()
+    return state.keys() == tensors.keys() and all(torch.equal(state[name], tensors[name]) for name in state)
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+
+def test_weights_come_back_bit_for_bit(home, tiny):
+    model = Net().to(memory_format=torch.channels_last)
+    model(as_input(tiny.train.images[:20]))  # moves the averages of batch norm
+    before = snapshot(model)
+    path = save_weights(model, "mine")
+    assert path == home / "weights" / "mine.safetensors" == weights_path("mine")
+    loaded = load_weights("mine")
+    assert type(loaded) is Net and not loaded.training and same(loaded, before)
+    assert same(model, before) and model.training
+
+
+def test_loading_into_a_model_of_ones_own():
+    model, other = small(), small()
+    save_weights(model, "linear")
+    assert load_weights("linear", other) is other
+    assert same(other, snapshot(model)) and not other.training
+
+
+def test_saving_again_replaces():
+    save_weights(small(), "linear")
+    model = small()
+    save_weights(model, "linear")
+    assert same(load_weights("linear", small()), snapshot(model))
+
+
+def test_what_is_known_of_weights():
+    path = save_weights(Net(), "mine", SMALL, accuracy=0.9432, data="tiny")
+    assert weights_about("mine") == {
+        "model": "Net",
+        "recipe": SMALL.as_dict(),
+        "accuracy": 0.9432,
+        "data": "tiny",
+        "source": "yours",
+        "path": path,
+    }
+
+
+def write_weights(home, tensors: dict[str, torch.Tensor], **metadata: str) -> None:
+    folder = home / "weights"
+    folder.mkdir(parents=True)
+    (folder / "odd.safetensors").write_bytes(save(tensors, metadata))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("1.bias"), r"no tensor '1\.bias', which Sequential needs"),
+        (lambda t: t.update({"2.weight": torch.zeros(1)}), r"a tensor '2\.weight', which Sequential does not have"),
+        (lambda t: t.update({"1.weight": torch.zeros(20, 784)}), r"'1\.weight' is \(20, 784\).* needs \(10, 784\)"),
+    ],
+)
+def test_weights_of_another_model_name_the_tensor_and_change_nothing(home, change, message):
+    tensors, model = snapshot(small()), small()
+    before = snapshot(model)
+    change(tensors)
+    write_weights(home, tensors)
+    with pytest.raises(WeightsError, match=rf"odd\.safetensors: .*{message}"):
+        load_weights("odd", model)
+    assert same(model, before) and model.training
+
+
+def test_of_many_differences_the_models_first_is_named():
+    save_weights(small(), "linear")
+    with pytest.raises(WeightsError, match=r"no tensor 'conv_block\.0\.weight', which Net needs"):
+        load_weights("linear", Net())
+
+
+def test_weights_of_an_unknown_class(home):
+    write_weights(home, snapshot(small()), model=json.dumps("Transformer"))
+    with pytest.raises(WeightsError, match=r"'Transformer'.*Net"):
+        load_weights("odd")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, 0.5, -1])
+def test_a_truncated_file(kept):
+    path = save_weights(Net(), "mine")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    for read in (load_weights, weights_about):
+        with pytest.raises(WeightsError, match=r"mine\.safetensors: is damaged"):
+            read("mine")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        random.Random(0).randbytes(10_000),
+        b"<!DOCTYPE html><html>404</html>",
+        (2).to_bytes(8, "little") + b"{}" + b"leftover",
+        (2**60).to_bytes(8, "little"),
+        save({"x": torch.zeros(1)}, {"model": "{no JSON"}),
+    ],
+    ids=["noise", "a web page", "bytes left over", "an endless header", "broken metadata"],
+)
+def test_a_file_of_something_else(home, content):
+    (home / "weights").mkdir(parents=True)
+    (home / "weights" / "odd.safetensors").write_bytes(content)
+    model = Net()
+    before = snapshot(model)
+    with pytest.raises(WeightsError, match=r"odd\.safetensors: is damaged"):
+        load_weights("odd", model)
+    assert same(model, before)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "../outside", "a/b", "/etc/passwd", "a\\b", "a\0b", "a b\n"]
+)
+def test_a_name_that_is_no_file_name(home, name):
+    (home / "weights").mkdir(parents=True)
+    (home / "outside.safetensors").write_bytes(save(snapshot(Net())))
+    for use in (lambda: save_weights(small(), name), lambda: load_weights(name), lambda: weights_about(name)):
+        with pytest.raises(WeightsError, match="cannot name weights"):
+            use()
+    assert list((home / "weights").iterdir()) == []
+
+
+def test_an_unknown_name_lists_the_known_ones(home):
+    save_weights(small(), "mine")
+    save_weights(small(), "linear")
+    with pytest.raises(WeightsError, match=r"'yours' in .*weights.*there are: .*linear, mine"):
+        load_weights("yours")
+
+
+def test_a_folder_that_cannot_be_written_to(home):
+    home.write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="MNIST_KIT_HOME"):
+        save_weights(small(), "mine")
+
+
+def test_the_readers_own_come_before_the_shipped(tmp_path, monkeypatch):
+    shipped = tmp_path / "package"
+    shipped.mkdir()
+    for module in ("files", "checkpoints"):
+        monkeypatch.setattr(f"mnist_kit.{module}.REFERENCE", shipped)
+    theirs, mine = small(), small()
+    save_weights(theirs, "class-mnist").rename(shipped / "class-mnist.safetensors")
+    assert same(load_weights(model=small()), snapshot(theirs))
+    assert weights_about()["source"] == "reference"
+    save_weights(mine, "class-mnist")
+    assert same(load_weights(model=small()), snapshot(mine))
+    assert weights_about()["source"] == "yours"
+
+
+@needs_shipped
+def test_the_shipped_weights_are_the_papers_run():
+    about = weights_about()
+    assert about["source"] == "reference" and about["model"] == "Net"
+    assert about["recipe"]["epochs"] == paper.EPOCHS and about["recipe"]["learning_rate"] == 0.003
+    assert SHIPPED.stat().st_size < 4e6
+
+
+@needs_shipped
+def test_the_shipped_weights_recognise_mnist(mnist):
+    evaluation = evaluate(load_weights(), mnist.test)
+    assert evaluation.accuracy >= 0.992
+    assert evaluation.accuracy == pytest.approx(weights_about()["accuracy"], abs=3e-4)  # another machine's rounding

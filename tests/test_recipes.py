@@ -1,0 +1,100 @@
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+
+from mnist_kit import paper
+from mnist_kit.errors import RecipeError
+from mnist_kit.recipes import PAPER, QUICK, RECIPES, SMALL, Recipe, get_recipe, recipe_for
+
+
+def test_the_papers_recipe_takes_its_number_of_steps():
+    assert PAPER.steps_per_epoch(paper.TRAIN_IMAGES) == paper.STEPS_PER_EPOCH == 468
+    assert PAPER.epochs * PAPER.steps_per_epoch(paper.TRAIN_IMAGES) == paper.STEPS == 11_700
+
+
+def test_the_papers_recipe_is_listing_2_2():
+    settings = PAPER.as_dict()
+    expected = {"epochs": 25, "batch_size": 128, "learning_rate": 0.003, "schedule": "step", "step_epochs": 7}
+    assert settings.items() >= {**expected, "gamma": 0.1, "train_images": None}.items()
+
+
+def test_steps_count_full_batches_of_the_images_that_are_used():
+    assert Recipe("", epochs=1, batch_size=30).steps_per_epoch(100) == 3
+    assert Recipe("", epochs=1, batch_size=100).steps_per_epoch(100) == 1
+    assert Recipe("", epochs=1, batch_size=30, train_images=70).steps_per_epoch(100) == 2
+    assert Recipe("", epochs=1, batch_size=30, train_images=1_000).steps_per_epoch(100) == 3
+
+
+@pytest.mark.parametrize(("train_images", "used"), [(None, 100), (40, 40)])
+def test_a_batch_larger_than_the_data(train_images, used):
+    with pytest.raises(RecipeError, match=f"batch_size 101.*{used} training images"):
+        Recipe("", epochs=1, batch_size=101, train_images=train_images).steps_per_epoch(100)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 2.5),
+        ("batch_size", 0),
+        ("batch_size", -1),
+        ("batch_size", "128"),
+        ("step_epochs", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", -0.003),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("learning_rate", "fast"),
+        ("gamma", -0.1),
+        ("gamma", float("nan")),
+        ("schedule", "cosine"),
+        ("train_images", 0),
+        ("train_images", 0.5),
+        ("seed", -1),
+        ("seed", 1.5),
+        ("seed", None),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(field, value):
+    with pytest.raises(RecipeError, match=f"^{field} must be .*{value!r}"):
+        Recipe(**{"name": "bad", "epochs": 1, field: value})
+
+
+def test_a_recipe_cannot_be_changed_under_a_run():
+    with pytest.raises(FrozenInstanceError):
+        PAPER.epochs = 3
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_by_name(name):
+    assert get_recipe(name) is RECIPES[name] and RECIPES[name].name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "right"), [("papr", "paper"), ("PAPER", "paper"), ("quik", "quick"), ("Smal", "small")]
+)
+def test_the_nearest_name_of_an_unknown_recipe(name, right):
+    with pytest.raises(RecipeError, match=rf"{name!r}; did you mean '{right}'\? There are: paper, quick, small"):
+        get_recipe(name)
+
+
+def test_a_name_like_no_recipe_gets_the_list_alone():
+    with pytest.raises(RecipeError, match=r"'xyz'\. There are: paper, quick, small"):
+        get_recipe("xyz")
+
+
+def test_the_recipe_that_fits_the_device():
+    assert recipe_for("cpu") is recipe_for(torch.device("cpu")) is QUICK
+    assert recipe_for("cuda") is recipe_for(torch.device("cuda:0")) is recipe_for("mps") is PAPER
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_environment_chooses_over_the_device(device, monkeypatch):
+    monkeypatch.setenv("MNIST_KIT_RECIPE", "small")
+    assert recipe_for(device) is SMALL
+    monkeypatch.setenv("MNIST_KIT_RECIPE", "smal")
+    with pytest.raises(RecipeError, match="did you mean 'small'"):
+        recipe_for(device)
+    monkeypatch.setenv("MNIST_KIT_RECIPE", "")
+    assert recipe_for("cpu") is QUICK
