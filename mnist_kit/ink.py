@@ -6,7 +6,6 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -141,7 +140,8 @@ class Ink:
     """
 
     def __init__(self, width: int = 800, height: int = 600):
-        self._blank = Drawing(width, height)
+        blank = Drawing(width, height)
+        self.width, self.height = blank.width, blank.height
         self.clear()
 
     @classmethod
@@ -156,16 +156,20 @@ class Ink:
         """Begin a stroke with a dot at (x, y). Raises DrawingError as `Stroke` does, and then changes nothing."""
         self._paint(Stroke([[x, y]], radius, erase))
 
-    def pen_move(self, points: Iterable) -> None:
-        """Go on with the last stroke through `points`, (n, 2). Raises DrawingError, and then changes nothing."""
+    def pen_move(self, points) -> np.ndarray:
+        """Go on with the last stroke through `points`, (n, 2), and return the new line, float32 (n + 1, 2).
+
+        Raises DrawingError as `Stroke` does, or without a stroke, and then changes nothing.
+        """
         if not self._parts:
             raise DrawingError("there is no stroke to go on with; call pen_down first")
         points = as_points(points)
-        if len(points) == 0:
-            return
         parts, radius, erase = self._parts[-1]
-        _draw(self.raster, np.concatenate([parts[-1][-1:], points]), radius, erase)
-        parts.append(points)
+        line = np.concatenate([parts[-1][-1:], points])
+        if len(points):
+            _draw(self.raster, line, radius, erase)
+            parts.append(points)
+        return line
 
     def undo(self) -> None:
         """Take the last stroke back, if there is one."""
@@ -176,17 +180,23 @@ class Ink:
 
     def clear(self) -> None:
         """Take all ink away."""
-        self.raster = np.zeros((self._blank.height, self._blank.width), np.uint8)
+        self.raster = np.zeros((self.height, self.width), np.uint8)
         self._parts = []  # per stroke: the arrays its points arrived in, radius, erase
 
     @property
+    def widest_pen(self) -> float:
+        """The largest radius, in pixels, of the pens that put ink; 0 where none did."""
+        return max((radius for _, radius, erase in self._parts if not erase), default=0.0)
+
+    @property
     def strokes(self) -> tuple[Stroke, ...]:
+        """The strokes so far."""
         return tuple(Stroke(np.concatenate(parts), radius, erase) for parts, radius, erase in self._parts)
 
     @property
     def drawing(self) -> Drawing:
         """What is drawn so far."""
-        return Drawing(self._blank.width, self._blank.height, self.strokes)
+        return Drawing(self.width, self.height, self.strokes)
 
     def _paint(self, stroke: Stroke) -> None:
         # The doubled first point is the dot that pen_down leaves.
@@ -194,12 +204,12 @@ class Ink:
         self._parts.append(([stroke.points], stroke.radius, stroke.erase))
 
 
-def read_drawings(path: str | Path) -> list[Drawing]:
-    """Read a file of drawings, one JSON object a line; blank lines are passed over.
+def read_drawings(path: str | Path | None = None) -> list[Drawing]:
+    """Read a file of drawings, `drawings.jsonl` in the home folder by default: a JSON object a line, blanks passed over.
 
     Raises DrawingError for a missing file, and for a broken line with its number.
     """
-    path = Path(path)
+    path = Path(path) if path else home_folder() / "drawings.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
