@@ -205,7 +205,7 @@ class Ink:
 
 
 def read_drawings(path: str | Path | None = None) -> list[Drawing]:
-    """Read a file of drawings, `drawings.jsonl` in the home folder by default: a JSON object a line, blanks passed over.
+    """Read a file of drawings, a JSON object a line, blank lines passed over; `drawings.jsonl` at home by default.
 
     Raises DrawingError for a missing file, and for a broken line with its number.
     """

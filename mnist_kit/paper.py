@@ -12,6 +12,50 @@ STEPS_PER_EPOCH = 468
 STEPS = 11_700
 PARAMETERS = 905_354
 
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the network's table: `output_shape` is that of a batch of 16 images."""
+
+    layer: str
+    output_shape: list[int]
+    parameters: int
+
+
+# Listing 2.1, in the columns of `models.Summary.layers`; the names of `TOTALS` are those of `models.Summary.totals`.
+LAYERS = (
+    Layer("Conv2d-1", [16, 32, 28, 28], 320),
+    Layer("BatchNorm2d-2", [16, 32, 28, 28], 64),
+    Layer("ReLU-3", [16, 32, 28, 28], 0),
+    Layer("Conv2d-4", [16, 64, 28, 28], 18_496),
+    Layer("BatchNorm2d-5", [16, 64, 28, 28], 128),
+    Layer("ReLU-6", [16, 64, 28, 28], 0),
+    Layer("MaxPool2d-7", [16, 64, 14, 14], 0),
+    Layer("Conv2d-8", [16, 128, 14, 14], 73_856),
+    Layer("BatchNorm2d-9", [16, 128, 14, 14], 256),
+    Layer("ReLU-10", [16, 128, 14, 14], 0),
+    Layer("MaxPool2d-11", [16, 128, 7, 7], 0),
+    Layer("Dropout-12", [16, 6272], 0),
+    Layer("Linear-13", [16, 128], 802_944),
+    Layer("BatchNorm1d-14", [16, 128], 256),
+    Layer("ReLU-15", [16, 128], 0),
+    Layer("Dropout-16", [16, 128], 0),
+    Layer("Linear-17", [16, 64], 8_256),
+    Layer("BatchNorm1d-18", [16, 64], 128),
+    Layer("ReLU-19", [16, 64], 0),
+    Layer("Dropout-20", [16, 64], 0),
+    Layer("Linear-21", [16, 10], 650),
+)
+TOTALS = {
+    "parameters": PARAMETERS,
+    "trainable": PARAMETERS,
+    "not trainable": 0,
+    "input (MB)": 0.05,
+    "forward/backward (MB)": 39.91,
+    "parameters (MB)": 3.45,
+    "total (MB)": 43.41,
+}
+
 # How section 2.4 draws its figures (listing 4.1).
 LOSS_CUT = 0.5  # figure 4 shows the losses below it
 SECONDS_CUT = 0.04  # figure 6 shows the steps that took less, in seconds

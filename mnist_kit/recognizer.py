@@ -41,6 +41,10 @@ class Recognizer:
     """
 
     def __init__(self, model: nn.Module, framing: str | Framing = "mnist"):
+        if not callable(framing) and framing not in FRAMINGS:
+            raise ImageError(
+                f"there is no framing {framing!r}; choose one of {', '.join(FRAMINGS)}, or give a function"
+            )
         self.model = model.cpu()
         self.framing = framing
 
@@ -51,18 +55,6 @@ class Recognizer:
         Raises WeightsError when there are none or they are damaged.
         """
         return cls(load_weights(name), framing)
-
-    @property
-    def framing(self) -> str | Framing:
-        return self._framing
-
-    @framing.setter
-    def framing(self, framing: str | Framing) -> None:
-        if not callable(framing) and framing not in FRAMINGS:
-            raise ImageError(
-                f"there is no framing {framing!r}; choose one of {', '.join(FRAMINGS)}, or give a function"
-            )
-        self._framing = framing
 
     def predict(self, picture) -> Prediction:
         """Recognise one digit: a `Drawing`, or a picture as `as_ink` takes them (PIL image, array, tensor, path).

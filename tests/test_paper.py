@@ -1,13 +1,25 @@
 import math
 
+import pandas as pd
 import pytest
 
 from mnist_kit import paper
 from mnist_kit.history import QUANTITIES
+from mnist_kit.models import Net, summary
 
 
 def test_every_stated_number_is_a_row_of_the_summary():
     assert {stated.key for stated in paper.STATED} <= set(QUANTITIES)
+
+
+def test_the_network_is_the_listing_row_by_row():
+    network = summary(Net(), batch_size=16)
+    pd.testing.assert_frame_equal(network.layers, pd.DataFrame(paper.LAYERS))
+    assert network.totals().to_dict() == paper.TOTALS
+
+
+def test_the_layers_of_the_listing_add_up_to_its_total():
+    assert sum(layer.parameters for layer in paper.LAYERS) == paper.PARAMETERS
 
 
 def test_the_steps_are_the_full_batches_of_the_epochs():

@@ -47,10 +47,10 @@ def test_a_drawing_and_pictures_of_it_are_the_same_digit(recognizer, tmp_path):
 def test_the_framing_is_the_chosen_one():
     recognizer = Recognizer(Net(), framing="paper")
     torch.testing.assert_close(recognizer.predict(SEVEN).image, frame_as_paper(SEVEN))
-    recognizer.framing = lambda ink: frame_as_mnist(ink) * 0.5
-    assert recognizer.predict(SEVEN).image.max() <= 0.5
+    faint = Recognizer(Net(), framing=lambda ink: frame_as_mnist(ink) * 0.5)
+    assert faint.predict(SEVEN).image.max() <= 0.5
     with pytest.raises(ImageError, match="mnist, paper"):
-        recognizer.framing = "square"
+        Recognizer(Net(), framing="square")
 
 
 def test_many_images_at_once(recognizer):
