@@ -13,6 +13,8 @@ from mnist_kit.files import REFERENCE, find, home_folder, write_atomically
 from mnist_kit.models import make_model
 from mnist_kit.recipes import Recipe
 
+DESCRIPTION = ("model", "recipe", "accuracy", "data")  # of the metadata; other tools may have put more there
+
 
 def save_weights(
     model: nn.Module,
@@ -28,13 +30,8 @@ def save_weights(
     """
     check_name(name)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    about = {
-        "model": type(model).__name__,
-        "recipe": recipe.as_dict() if recipe else None,
-        "accuracy": accuracy,
-        "data": data,
-    }
-    metadata = {key: json.dumps(value) for key, value in about.items()}
+    about = (type(model).__name__, recipe.as_dict() if recipe else None, accuracy, data)
+    metadata = {key: json.dumps(value) for key, value in zip(DESCRIPTION, about, strict=True)}
     return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
 
 
@@ -94,7 +91,8 @@ def weights_path(name: str) -> Path:
 def _read(path: Path) -> tuple[dict, dict]:
     try:
         with safe_open(path, "pt") as file:
-            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = file.metadata() or {}
+            about = {key: json.loads(metadata[key]) for key in DESCRIPTION if key in metadata}
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error

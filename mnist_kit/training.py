@@ -141,9 +141,11 @@ def fit(
     Interrupting it (Ctrl+C, the notebook's stop button) ends training: the history so far is returned, the model holds
     the last step's weights.
 
-    Raises RecipeError when no full batch fits the data, TrainingError for a device that is not there.
+    Raises RecipeError when no full batch fits the data, TrainingError for an empty test split or a missing device.
     """
     device = as_device(device)
+    if len(digits.test) == 0:
+        raise TrainingError(f"{digits.name} has no test images to evaluate on after each epoch")
     run = Run(recipe, digits.name, device, recipe.steps_per_epoch(len(digits.train)))
     callbacks = list(callbacks)
 
