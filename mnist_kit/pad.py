@@ -343,15 +343,15 @@ def _answer(prediction: Prediction) -> str:
 
 
 def _bars(prediction: Prediction | None) -> str:
-    """The ten probabilities as rows of HTML, in the colours of the reader's theme."""
-    shares = np.zeros(10) if prediction is None else prediction.probabilities
+    """The ten probabilities as rows of HTML, in the colours of the reader's theme; ten empty rows without an answer."""
+    shares = [""] * 10 if prediction is None else [f"{share:.1%}" for share in prediction.probabilities]
     bar = f"height:12px;background:{INK[:7]}"
     rows = "".join(
         f'<div style="display:flex;align-items:center;height:20px"><span style="width:16px">{digit}</span>'
-        f'<span style="width:110px"><div style="width:{share:.1%};{bar}"></div></span><span>{share:.1%}</span></div>'
+        f'<span style="width:110px;margin-right:8px"><div style="width:{share or 0};{bar}"></div></span>{share}</div>'
         for digit, share in enumerate(shares)
     )
-    return f'<div role="img" aria-label="probabilities of the digits 0 to 9">{rows}</div>'
+    return f'<div role="group" aria-label="probabilities of the digits 0 to 9">{rows}</div>'
 
 
 def _seen(prediction: Prediction | None) -> Image.Image:

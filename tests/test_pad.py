@@ -77,7 +77,7 @@ def test_an_empty_page_has_no_answer(pad):
     pad.recognise()
     pad.clear()
     assert pad.recognise() is None and pad.prediction is None
-    assert "nothing is drawn yet" in pad._message.value
+    assert "nothing is drawn yet" in pad._message.value and "%" not in pad._bars.value
 
 
 def test_an_answer_is_of_what_is_drawn_now(pad):
