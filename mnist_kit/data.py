@@ -152,12 +152,12 @@ def _read_split(source: _Source, split: str) -> Split:
     images, labels = (_read_idx(path, source.crc32.get(path.name)) for path in (images_path, labels_path))
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
         raise DataError(f"{images_path}: holds {images.dtype} {images.shape}, not uint8 images of 28×28. {_MEND}")
+    if len(images) != source.counts[split]:
+        raise DataError(f"{images_path}: holds {len(images):,} images, not {source.counts[split]:,}. {_MEND}")
     if labels.ndim == 2:  # QMNIST: the class, then seven columns of provenance
         labels = labels[:, 0]
     if labels.ndim != 1 or len(labels) != len(images):
         raise DataError(f"{labels_path}: holds {labels.shape}, not a label for each of {len(images):,} images. {_MEND}")
-    if len(images) != source.counts[split]:
-        raise DataError(f"{images_path}: holds {len(images):,} images, not {source.counts[split]:,}. {_MEND}")
     try:
         return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))
     except DataError as error:

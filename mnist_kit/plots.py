@@ -169,8 +169,8 @@ def plot_class_balance(labels: Mapping[str, Sequence[int]], classes: Sequence[st
     ):
         counts = np.bincount(_labels(values), minlength=10)
         bars = ax.bar(classes, counts, color=colour)
-        ax.bar_label(bars, [f"{count:,}" for count in counts], fontsize=7, padding=2)
-        ax.axhline(counts.mean(), color="#444", linewidth=0.8, linestyle="--", zorder=0)
+        ax.bar_label(bars, [f"{count:,}" for count in counts], label_type="center", fontsize=7, color="white")
+        ax.axhline(counts.mean(), color="#222", linewidth=0.8, linestyle="--")
         ax.set(title=f"{name}: {counts.sum():,} images, dashed: the mean", xlabel="class", ylabel="images")
         ax.grid(axis="x", visible=False)
         _name_classes(ax, classes)
@@ -279,7 +279,7 @@ def plot_filters(model: nn.Module) -> Figure:
 def plot_feature_maps(model: nn.Module, image, channels: int = 12) -> Figure:
     """What the convolutional layers make of one image: the first `channels` maps after each ReLU and each pooling.
 
-    image: (28, 28) or (1, 28, 28). The model is left in the mode it was in.
+    image: (28, 28) or (1, 28, 28). Within a row, the same grey is the same value. The model's mode is as before.
     """
     pictures, top = _pictures(_array(image).reshape(1, *np.shape(image)[-2:]))
     maps = _layer_outputs(model, torch.from_numpy(pictures.astype(np.float32) / top)[:, None])
@@ -289,8 +289,9 @@ def plot_feature_maps(model: nn.Module, image, channels: int = 12) -> Figure:
     _show(axes[0, 0], pictures[0], top)
     axes[0, 0].set_title("the image", fontsize=9, loc="left")
     for row, (name, values) in zip(axes[1:], maps, strict=True):
+        brightest = max(values[:channels].max(), 1e-6)
         for ax, channel in zip(row, values, strict=False):
-            ax.imshow(channel, cmap="gray", vmin=0, vmax=max(values.max(), 1e-6))
+            ax.imshow(channel, cmap="gray", vmin=0, vmax=brightest)
         row[0].set_title(f"{name}: {' × '.join(map(str, values.shape))}", fontsize=9, loc="left")
     return figure
 
