@@ -169,7 +169,9 @@ def plot_class_balance(labels: Mapping[str, Sequence[int]], classes: Sequence[st
     ):
         counts = np.bincount(_labels(values), minlength=10)
         bars = ax.bar(classes, counts, color=colour)
-        ax.bar_label(bars, [f"{count:,}" for count in counts], label_type="center", fontsize=7, color="white")
+        # Inside the bars, where the line of the mean does not strike them out.
+        numbers = [f"{count:,}" for count in counts]
+        ax.bar_label(bars, numbers, label_type="center", rotation=90, fontsize=9, color="white")
         ax.axhline(counts.mean(), color="#222", linewidth=0.8, linestyle="--")
         ax.set(title=f"{name}: {counts.sum():,} images, dashed: the mean", xlabel="class", ylabel="images")
         ax.grid(axis="x", visible=False)
