@@ -57,6 +57,7 @@ def test_undo_takes_back_exactly_the_last_stroke(drawing, stroke):
 
 
 @given(drawings)
+@settings(deadline=None)
 def test_a_drawing_survives_json(drawing):
     line = drawing.to_json()
     assert "\n" not in line
@@ -64,6 +65,7 @@ def test_a_drawing_survives_json(drawing):
 
 
 @given(st.tuples(st.floats(5, 55), st.floats(5, 35)), st.tuples(st.floats(5, 55), st.floats(5, 35)), st.floats(1, 5))
+@settings(deadline=None)
 def test_ink_is_the_distance_to_the_line(start, end, radius):
     raster = Drawing(WIDTH, HEIGHT, [Stroke([start, end], radius)]).raster()
     start, end = np.float32(start).astype(float), np.float32(end).astype(float)
