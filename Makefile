@@ -2,6 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# The kernels run in notebooks/: a relative folder would mean another one there.
+ifdef MNIST_KIT_DATA
+export MNIST_KIT_DATA := $(abspath $(MNIST_KIT_DATA))
+endif
+ifdef MNIST_KIT_HOME
+export MNIST_KIT_HOME := $(abspath $(MNIST_KIT_HOME))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lab notebooks clean
 

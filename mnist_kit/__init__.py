@@ -8,14 +8,14 @@ from importlib import import_module
 
 _NAMES = {
     "errors": (
-        "DataError DataNotFound DrawingError EmptyDrawing HistoryError ImageError MnistKitError RecipeError "
-        "StorageError TrainingError WeightsError"
+        "DataError DataNotFound DrawingError EmptyDrawing HistoryError HistoryNotFound ImageError MnistKitError "
+        "RecipeError StorageError TrainingError WeightsError"
     ),
     "files": "data_folder figures_folder home_folder",
     "data": "Digits Split class_table export_images load_mnist",
     "models": "MODELS Net make_model summary",
     "recipes": "PAPER QUICK RECIPES SMALL Recipe get_recipe recipe_for",
-    "training": "Callback Evaluation as_input best_device evaluate fit",
+    "training": "Callback Evaluation Run as_input best_device evaluate fit",
     "checkpoints": "load_weights save_weights weights_about",
     "history": "History load_history save_history",
     "live": "LiveCurves ProgressLine",

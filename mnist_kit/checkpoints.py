@@ -1,7 +1,6 @@
 """Weights by name, as safetensors: plain numbers with a description, nothing that runs when it is loaded."""
 
 import json
-import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -9,7 +8,7 @@ from safetensors.torch import save
 from torch import nn
 
 from mnist_kit.errors import WeightsError
-from mnist_kit.files import REFERENCE, find, home_folder, write_atomically
+from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, write_atomically
 from mnist_kit.models import make_model
 from mnist_kit.recipes import Recipe
 
@@ -37,7 +36,7 @@ def save_weights(
 
 def check_name(name: str) -> None:
     """Raise WeightsError for a name that is no plain file name, such as one that leads to another folder."""
-    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+    if not is_plain_name(name):
         raise WeightsError(f"{name!r} cannot name weights: use letters, digits, '-', '_' and '.' only")
 
 
@@ -51,7 +50,7 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
     """
     path = weights_path(name)
     tensors, about = _read(path)
-    model = make_model(about.get("model") or "Net") if model is None else model
+    model = make_model(about["model"] or "Net") if model is None else model
     expected = model.state_dict()
     for key in [*expected, *tensors]:
         if key not in tensors:
@@ -68,8 +67,10 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
 
 
 def weights_about(name: str = "class-mnist") -> dict:
-    """What is known of the weights called `name`: model, recipe (settings by name), accuracy (a fraction), data, and
-    source: "reference" for those that ship with the package, else "yours". Raises WeightsError as `load_weights` does.
+    """What is known of the weights called `name`: model, recipe (settings by name), accuracy (a fraction), data, all
+    None where it was not said; path; and source: "reference" for those that ship with the package, else "yours".
+
+    Raises WeightsError as `load_weights` does.
     """
     path = weights_path(name)
     return _read(path)[1] | {"source": "reference" if path.parent == REFERENCE else "yours", "path": path}
@@ -92,7 +93,7 @@ def _read(path: Path) -> tuple[dict, dict]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            about = {key: json.loads(metadata[key]) for key in DESCRIPTION if key in metadata}
+            about = {key: json.loads(metadata.get(key, "null")) for key in DESCRIPTION}
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error

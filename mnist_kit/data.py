@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -201,7 +202,7 @@ def _download(name: str, source: _Source) -> None:
         for path in (scratch / source.dataset.__name__ / "raw").iterdir():
             if path.suffix != ".gz":
                 os.replace(path, folder / path.name)
-    except (OSError, RuntimeError) as error:  # no network, a full disk, no mirror with the right file
+    except (OSError, RuntimeError, EOFError, HTTPException) as error:  # no network, disk full, no mirror has the file
         raise _not_found(name, source, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -210,13 +211,13 @@ def _download(name: str, source: _Source) -> None:
 def _not_found(name: str, source: _Source, reason: object) -> DataNotFound:
     return DataNotFound(
         f"{name} is not in {source.folder} and could not be downloaded ({' '.join(str(reason).split())}). "
-        f"Mirrors tried: {', '.join(source.mirrors)}. If you have a copy, set the environment variable MNIST_KIT_DATA "
+        f"Its mirrors: {', '.join(source.mirrors)}. If you have a copy, set the environment variable MNIST_KIT_DATA "
         f"to the folder that holds {source.dataset.__name__}/raw/."
     )
 
 
 @contextmanager
-def _no_endless_wait(seconds: float = 20.0) -> Iterator[None]:
+def _no_endless_wait(seconds: float = 5.0) -> Iterator[None]:
     """torchvision's downloader sets no time limit: a mirror that never answers would hang the notebook."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
@@ -248,7 +249,7 @@ def class_table(digits: Digits) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["split", "class"])
 
 
-EXPORT_FORMATS = {"png": {"compress_level": 1}, "jpg": {"quality": 95}}
+EXPORT_FORMATS = {"png": ("png", {"compress_level": 1}), "jpg": ("jpeg", {"quality": 95})}
 
 
 def export_images(
@@ -267,6 +268,7 @@ def export_images(
     limit: only the first so many images of each split.
     Raises DataError for another format or a limit below 1, StorageError when the folder cannot be written.
     """
+    format = "jpg" if format == "jpeg" else format
     if format not in EXPORT_FORMATS:
         raise DataError(f"format must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
     if limit is not None and limit < 1:
@@ -282,16 +284,17 @@ def export_images(
 
 def _export_view(folder: Path, split: Split, by_class: bool, format: str, bar: tqdm) -> None:
     folders = [make_folder(folder / str(label) if by_class else folder) for label in range(10)]
-    writer = "jpeg" if format == "jpg" else format
+    writer, settings = EXPORT_FORMATS[format]
     for index, (image, label) in enumerate(zip(split.images.numpy(), split.labels.tolist(), strict=True)):
         encoded = io.BytesIO()
-        Image.fromarray(image[0]).save(encoded, writer, **EXPORT_FORMATS[format])
+        Image.fromarray(image[0]).save(encoded, writer, **settings)
         path = folders[label] / f"{index}.{format}"
         partial = path.with_suffix(".partial")
         try:
             partial.write_bytes(encoded.getbuffer())
             os.replace(partial, path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        finally:
+            partial.unlink(missing_ok=True)  # after a failure or Ctrl+C; else it is gone already
         bar.update()

@@ -30,7 +30,11 @@ class WeightsError(MnistKitError):
 
 
 class HistoryError(MnistKitError):
-    """A training history is missing, damaged or empty."""
+    """A training history is damaged or empty."""
+
+
+class HistoryNotFound(HistoryError):
+    """No training history has that name."""
 
 
 class ImageError(MnistKitError):

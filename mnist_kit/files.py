@@ -1,6 +1,7 @@
 """Where files live, and writing them so that a crash leaves the old file or the new one, never half of one."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -46,6 +47,11 @@ def find(kind: str, filename: str, own: bool = True) -> Path | None:
     """The reader's own file `kind/filename` of the home folder (unless not `own`), else the shipped one, else None."""
     candidates = (home_folder() / kind / filename, REFERENCE / filename)
     return next((path for path in candidates[not own :] if path.is_file()), None)
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether `name` can name a file in a folder of ours: letters, digits, "-", "_" and ".", no path, not hidden."""
+    return bool(re.fullmatch(r"\w[\w.-]*", name))
 
 
 def make_folder(folder: Path) -> Path:

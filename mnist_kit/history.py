@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mnist_kit import paper
-from mnist_kit.errors import HistoryError
-from mnist_kit.files import REFERENCE, find, home_folder, write_atomically
+from mnist_kit.errors import HistoryError, HistoryNotFound
+from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, write_atomically
 
 STEP_COLUMNS = ("step", "epoch", "seconds", "loss")
 EPOCH_COLUMNS = ("epoch", "loss", "val_loss", "val_accuracy", "seconds", "eval_seconds", "learning_rate")
@@ -34,9 +34,12 @@ QUANTITIES = {
     "lowest_val_loss": ("lowest test loss", ""),
     "lowest_val_loss_epoch": ("… its epoch", ""),
     "last_val_loss": ("last test loss", ""),
-    "lowest_loss": ("lowest training loss of an epoch", ""),
+    "lowest_loss": ("lowest training loss of an epoch, mean of its steps", ""),
     "lowest_loss_epoch": ("… its epoch", ""),
-    "last_loss": ("last training loss of an epoch", ""),
+    "last_loss": ("last training loss of an epoch, mean of its steps", ""),
+    "lowest_end_loss": ("lowest loss of an epoch's last step", ""),
+    "lowest_end_loss_epoch": ("… its epoch", ""),
+    "last_end_loss": ("loss of the very last step", ""),
     "best_val_accuracy": ("highest test accuracy, exact", "%"),
     "best_val_accuracy_epoch": ("… its epoch", ""),
     "last_val_accuracy": ("last test accuracy, exact", "%"),
@@ -105,6 +108,8 @@ class History:
         batch_accuracy = self._batch_accuracy()
         lowest_step = _extreme(steps, "loss")
         lowest_val, lowest = _extreme(epochs, "val_loss"), _extreme(epochs, "loss")
+        ends = steps[steps["epoch"].isin(epochs["epoch"])].groupby("epoch").tail(1)
+        lowest_end = _extreme(ends, "loss")
         best, best_batch = _extreme(epochs, "val_accuracy", "max"), _extreme(batch_accuracy, "accuracy", "max")
         values = {
             "steps": len(steps),
@@ -126,6 +131,9 @@ class History:
             "lowest_loss": lowest["loss"],
             "lowest_loss_epoch": lowest["epoch"],
             "last_loss": _last(epochs["loss"]),
+            "lowest_end_loss": lowest_end["loss"],
+            "lowest_end_loss_epoch": lowest_end["epoch"],
+            "last_end_loss": _last(ends["loss"]),
             "best_val_accuracy": best["val_accuracy"],
             "best_val_accuracy_epoch": best["epoch"],
             "last_val_accuracy": _last(epochs["val_accuracy"]),
@@ -246,22 +254,22 @@ def save_history(history: History, name: str = "class-mnist") -> Path:
 def load_history(name: str = "class-mnist", own: bool = True) -> History:
     """The reader's own run of that name, else the reference run that ships with the package.
 
-    own: False looks for the reference run only. `about["source"]` is "yours" or "reference". Raises HistoryError that
-    lists the runs there are.
+    own: False looks for the reference run only. `about["source"]` is "yours" or "reference". Raises HistoryNotFound,
+    listing the runs there are, and HistoryError for a damaged file.
     """
     path = find("runs", f"{_checked(name)}.npz", own)
     if path is None:
         folders = (home_folder() / "runs", REFERENCE)
         known = sorted({path.stem for folder in folders for path in folder.glob("*.npz")})
-        raise HistoryError(f"no run is called {name!r}; there are: {', '.join(known) or 'none'} (in {folders[0]})")
+        raise HistoryNotFound(f"no run is called {name!r}; there are: {', '.join(known) or 'none'} (in {folders[0]})")
     history = History.load(path)
     history.about["source"] = "reference" if path.parent == REFERENCE else "yours"
     return history
 
 
 def _checked(name: str) -> str:
-    if not name or Path(name).name != name:
-        raise HistoryError(f"{name!r} is not a name for a run: use letters, digits and dashes")
+    if not is_plain_name(name):
+        raise HistoryError(f"{name!r} cannot name a run: use letters, digits, '-', '_' and '.' only")
     return name
 
 

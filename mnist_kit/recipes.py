@@ -16,7 +16,8 @@ class Recipe:
     epochs: passes over the training images; the images left over after the last full batch of an epoch are skipped.
     learning_rate: of Adam; with "one-cycle" the peak.
     schedule: "step" multiplies the learning rate by `gamma` every `step_epochs` epochs; "one-cycle" raises it to the
-        peak over the first 30 % of the steps and lowers it to almost nothing (L. Smith, "Super-convergence", 2017).
+        peak over the first 30 % of the steps and lowers it to almost nothing, while Adam's β1 goes from 0.95 to 0.85
+        and back (L. Smith, "Super-convergence", 2017; torch's OneCycleLR).
     train_images: use only the first so many images (None: all of them).
     seed: of the initial shuffle and of dropout.
     promised_accuracy: the fraction of MNIST's test images that this recipe has been seen to pass with `Net`.
@@ -36,9 +37,9 @@ class Recipe:
     promised_accuracy: float = 0.0
 
     def __post_init__(self):
-        for field in ("epochs", "batch_size", "step_epochs"):
-            if not isinstance(getattr(self, field), int) or getattr(self, field) < 1:
-                raise RecipeError(f"{field} must be a whole number of at least 1, not {getattr(self, field)!r}")
+        for field, least in {"epochs": 1, "batch_size": 2, "step_epochs": 1}.items():  # batch norm: no batch of one
+            if not isinstance(getattr(self, field), int) or getattr(self, field) < least:
+                raise RecipeError(f"{field} must be a whole number of at least {least}, not {getattr(self, field)!r}")
         for field in ("learning_rate", "gamma"):
             value = getattr(self, field)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):

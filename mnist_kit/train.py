@@ -16,7 +16,9 @@ from mnist_kit.training import as_device, fit
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train, then save weights and history under one name. Returns the exit status: 0, or 2 with a line on stderr."""
+    """Train, then save weights and history under one name. Returns the exit status: 0; with a line on
+    stderr 1 when it was stopped before there was anything to save, 2 for bad input.
+    """
     parser = argparse.ArgumentParser(prog="python -m mnist_kit.train", description="Train a digit recogniser.")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: what fits this machine")
     parser.add_argument("--data", default="mnist", help=f"the data set: {', '.join(SOURCES)}")
@@ -33,9 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
         torch.manual_seed(recipe.seed)
         model = make_model(options.model)
         history = fit(model, digits, recipe, [ProgressLine()], device)
-        accuracy = history.epochs.val_accuracy.iloc[-1] if len(history.epochs) else None
+        if history.epochs.empty:
+            print("stopped before the first epoch was over: nothing is saved", file=sys.stderr)
+            return 1
         print(save_history(history, name))
-        print(save_weights(model, name, recipe, accuracy, options.data))
+        print(save_weights(model, name, recipe, history.epochs.val_accuracy.iloc[-1], options.data))
     except MnistKitError as error:
         print(error, file=sys.stderr)
         return 2

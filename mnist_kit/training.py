@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mnist_kit import paper
 from mnist_kit.data import Digits, Split
-from mnist_kit.errors import TrainingError
+from mnist_kit.errors import ImageError, TrainingError
 from mnist_kit.history import History
 from mnist_kit.recipes import Recipe
-
-PAPER_BATCH = 128
 
 
 def best_device() -> torch.device:
@@ -48,20 +47,25 @@ def as_device(device: torch.device | str | None) -> torch.device:
 class Callback:
     """Follows a training run; override what you need. Each method gets the `Run`."""
 
-    def on_start(self, run: "Run") -> None: ...
+    def on_start(self, run: "Run") -> None:
+        """Before the first step."""
 
-    def on_step(self, run: "Run") -> None: ...
+    def on_step(self, run: "Run") -> None:
+        """After each step, thousands of times: do not wait for the device (no `.item()`, seldom `run.history()`)."""
 
-    def on_epoch(self, run: "Run") -> None: ...
+    def on_epoch(self, run: "Run") -> None:
+        """After each epoch and its evaluation."""
 
-    def on_end(self, run: "Run") -> None: ...
+    def on_end(self, run: "Run") -> None:
+        """When training is over, also after an interruption or an error."""
 
 
 @dataclass
 class Run:
-    """A training run as callbacks see it. Losses stay on the device until `history()` reads them.
+    """A training run as callbacks see it.
 
-    step: steps done so far; epoch: the one that is running, from 1.
+    step: steps done so far; epoch: the one that is running, from 1; losses: float32 (total_steps,), NaN where there was
+    no step yet, on the device until `history()` reads them.
     """
 
     recipe: Recipe
@@ -103,6 +107,7 @@ class Run:
             "recipe": self.recipe.as_dict(),
             "data": self.digits_name,
             "device": device_name(self.device),
+            "system": platform.platform(),
             "torch": torch.__version__,
             "interrupted": self.interrupted,
             "paper_accuracy": list(self._paper_accuracies),
@@ -216,7 +221,12 @@ def _end_epoch(run: Run, model: nn.Module, test: Split, epoch_started: float, le
 
 
 def as_input(images: Tensor) -> Tensor:
-    """What a model takes: `images` uint8 (N, 1, 28, 28) as float32 in [0, 1], and nothing else, as in the paper."""
+    """What a model takes: `images` uint8 (N, 1, 28, 28) as float32 in [0, 1], and nothing else, as in the paper.
+
+    Raises ImageError for images that are not uint8, since those may be scaled already.
+    """
+    if images.dtype != torch.uint8:
+        raise ImageError(f"as_input takes uint8 images, 0 to 255, not {images.dtype}")
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
@@ -305,12 +315,13 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
+        """The exact fraction recognised, 0 to 1."""
         return self.correct.sum().item() / len(self.labels)
 
     @property
     def paper_accuracy(self) -> float:
-        """As in the paper (listing 2.4): the mean accuracy of batches of 128, the short last one weighing as much."""
-        batches = self.correct.double().split(PAPER_BATCH)
+        """By the paper's listing 2.4: the mean accuracy of batches of 128; a short last one weighs as much as any."""
+        batches = self.correct.double().split(paper.BATCH_SIZE)
         return sum(batch.mean().item() for batch in batches) / len(batches)
 
     @property

@@ -14,7 +14,7 @@ REAL_DATA = next(
         folder
         for folder in (
             Path(os.environ.get("MNIST_KIT_DATA", PROJECT / "data")).resolve(),
-            PROJECT.parent / "shared" / "data",
+            PROJECT.parent / "shared" / "data",  # where several checkouts share one copy
         )
         if (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
     ),

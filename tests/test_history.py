@@ -62,6 +62,9 @@ def test_summary_of_a_run_worked_out_by_hand():
         "lowest_loss": 0.375,
         "lowest_loss_epoch": 2,
         "last_loss": 0.375,
+        "lowest_end_loss": 0.125,
+        "lowest_end_loss_epoch": 2,
+        "last_end_loss": 0.125,
         "best_val_accuracy": 0.92,
         "best_val_accuracy_epoch": 2,
         "last_val_accuracy": 0.92,
@@ -203,8 +206,8 @@ def test_runs_by_name(home):
     assert "source" not in History.load(home / "runs" / "again.npz").about
     with pytest.raises(HistoryError, match=r"no run is called 'nine'; there are: again, .*mine"):
         load_history("nine")
-    for name in ("../mine", "a/b", ""):
-        with pytest.raises(HistoryError, match="not a name"):
+    for name in ("../mine", "..", ".hidden", "a/b", "a b", ""):
+        with pytest.raises(HistoryError, match="cannot name a run"):
             save_history(history, name)
 
 

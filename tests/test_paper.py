@@ -52,6 +52,17 @@ def test_the_best_and_the_last_accuracy_lie_within_a_standard_error():
     assert n["best_accuracy"] - n["accuracy"] < error
 
 
-def test_no_share_of_the_test_images_is_the_stated_accuracy():
-    n = numbers("Accuracy is a mean of batch accuracies")
-    assert (n["accuracy"] * n["test_images"] / 100) % 1 == pytest.approx(0.9)
+def test_the_stated_accuracies_are_shares_of_the_full_batches_and_of_nothing_else():
+    n = numbers("99.479 % of what?")
+    full = n["test_images"] // n["batch_size"]
+    for stated in (n["accuracy"], n["best_accuracy"]):
+        for images, fits in (
+            (n["test_images"], False),
+            (
+                (full + 1) * n["batch_size"],
+                False,
+            ),  # what a mean of 79 batches of 128, the last one of 16, is a share of
+            (full * n["batch_size"], True),
+        ):
+            nearest = round(stated / 100 * images) / images
+            assert (round(100 * nearest, 3) == stated) is fits

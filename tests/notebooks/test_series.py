@@ -42,8 +42,10 @@ def test_on_real_mnist_in_order(stem, real_home, monkeypatch):
 
 @pytest.mark.parametrize("stem", STEMS[::-1])
 def test_on_synthetic_digits_in_reverse(stem, synthetic_home, tmp_path, monkeypatch):
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nothing listens there: no mirror can be reached
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens there: no mirror can be reached
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
     shown = run(stem, synthetic_home, tmp_path / "empty", monkeypatch)
     if stem != "05_draw_digits":
         assert "SYNTHETIC" in shown.upper()
