@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from mnist_kit.data import Digits, Split, load_mnist
+
+settings.register_profile("patient", deadline=None)  # nothing is timed here: machines differ, and have other work
+settings.load_profile("patient")
 
 PROJECT = Path(__file__).resolve().parent.parent
 REAL_DATA = next(

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from mnist_kit import MnistKitError, load_history
+from mnist_kit import MnistKitError, load_history, load_mnist
 from mnist_kit.files import figures_folder, home_folder, project_folder, write_atomically
 
 PROJECT = project_folder()
@@ -23,35 +24,52 @@ def main() -> int:
     """Exit status: 0, or 1 when a notebook failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--in-place", action="store_true", help="write the outputs into notebooks/")
+    parser.add_argument("numbers", nargs="*", help="only these, such as 04; default: all")
     options = parser.parse_args()
-    started = time.time()
-    done = run_in_place() if options.in_place else run_copies()
-    if done and not options.in_place:
-        print_results(started)
+    notebooks = [path for path in NOTEBOOKS if path.name[:2] in options.numbers or not options.numbers]
+    try:
+        done = run_in_place(notebooks) if options.in_place else run_copies(notebooks)
+    except MnistKitError as error:
+        print(error)
+        done = False
     return 0 if done else 1
 
 
-def run_copies() -> bool:
+def run_copies(notebooks: list[Path]) -> bool:
+    """Copies go to the home folder, executed as far as they came."""
+    started = time.time()
     folder = home_folder() / "executed"
-    print(f"Executing {len(NOTEBOOKS)} notebooks; copies go to {folder}")
-    return all(execute(path, folder / path.name) for path in NOTEBOOKS)
-
-
-def run_in_place() -> bool:
-    """Each notebook as a first-time reader opens it: with a home folder of its own that is empty."""
-    for path in NOTEBOOKS:
-        with tempfile.TemporaryDirectory() as home:
-            os.environ["MNIST_KIT_HOME"] = home
-            if not execute(path, path):
-                return False
-            figures = Path(home) / "figs" / "reference"
-            if figures.is_dir():
-                shutil.copytree(figures, PROJECT / "figs" / "reference", dirs_exist_ok=True)
+    print(f"Executing {len(notebooks)} notebooks; copies go to {folder}")
+    for path in notebooks:
+        notebook, done = execute(path)
+        write_atomically(folder / path.name, nbformat.writes(notebook).encode())
+        if not done:
+            return False
+    print_results(time.time() - started)
     return True
 
 
-def execute(path: Path, target: Path) -> bool:
-    """Run the notebook at `path` from top to bottom and write it, with its outputs, to `target`; say how it went."""
+def run_in_place(notebooks: list[Path]) -> bool:
+    """Each notebook as a first-time reader opens it: on MNIST, with a home folder of its own that is empty.
+
+    A notebook that fails stays as it was. Raises DataNotFound without MNIST.
+    """
+    load_mnist()
+    os.environ.pop("MNIST_KIT_RECIPE", None)
+    for path in notebooks:
+        with tempfile.TemporaryDirectory() as home:
+            os.environ["MNIST_KIT_HOME"] = home
+            notebook, done = execute(path)
+            if not done:
+                return False
+            write_atomically(path, nbformat.writes(notebook).encode())
+            for figure in Path(home).glob("figs/*/*.png"):  # of the data, and of the reference run
+                shutil.copy(figure, PROJECT / "figs" / "reference")
+    return True
+
+
+def execute(path: Path) -> tuple[nbformat.NotebookNode, bool]:
+    """Run the notebook at `path` from top to bottom and say how it went; returns it with its outputs, and success."""
     notebook = nbformat.read(path, as_version=4)
     cells = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     started = time.time()
@@ -61,34 +79,34 @@ def execute(path: Path, target: Path) -> bool:
             print(f"\r{path.stem:<24} cell {cells.index(cell_index) + 1} of {len(cells)} ", end="", flush=True)
 
     client = NotebookClient(
-        notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}}, on_cell_start=show_cell
+        notebook,
+        timeout=None,
+        resources={"metadata": {"path": str(path.parent)}},
+        coalesce_streams=True,  # a progress bar leaves its last state, not each of them
+        on_cell_start=show_cell,
     )
     failure = None
     try:
-        client.execute()
-    except CellExecutionError as error:
+        client.execute(stderr=subprocess.DEVNULL)  # the kernel's own log; what cells print comes another way
+    except (CellExecutionError, DeadKernelError) as error:
         failure = error
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day: a difference in every commit
     notebook.metadata.pop("widgets", None)  # breaks the preview on code hosts
-    write_atomically(target, nbformat.writes(notebook).encode())
     outcome = "failed" if failure else "done"
     print(f"\r{path.stem:<24} {outcome} in {time.time() - started:5.0f} s   ", flush=True)
     if failure:
         print(failure)
-    return failure is None
+    return notebook, failure is None
 
 
-def print_results(started: float) -> None:
+def print_results(seconds: float) -> None:
     """What the series made: the run that was trained last, and where everything is."""
     home = home_folder()
-    runs = sorted((home / "runs").glob("*.npz"), key=lambda path: path.stat().st_mtime)
-    name = runs[-1].stem
-    try:
-        history = load_history(name)
-    except MnistKitError as error:
-        print(error)
+    latest = max((home / "runs").glob("*.npz"), key=lambda path: path.stat().st_mtime, default=None)
+    if latest is None:
         return
+    history = load_history(latest.stem)
     last = history.epochs.iloc[-1]
     rows = {
         "data set": history.about["data"],
@@ -97,10 +115,10 @@ def print_results(started: float) -> None:
         "test accuracy": f"{last.val_accuracy:.2%} (exact; the paper's mean of batches: "
         f"{history.about['paper_accuracy'][-1]:.3%})",
         "losses": f"{last.loss:.4f} training, {last.val_loss:.4f} test",
-        "seconds": f"{history.epochs.seconds.sum():.0f} training with evaluation, {time.time() - started:.0f} in all",
+        "seconds": f"{history.epochs.seconds.sum():.0f} training with evaluation, {seconds:.0f} in all",
         "figures": figures_folder(),
-        "weights": home / "weights" / f"{name}.safetensors",
-        "history": runs[-1],
+        "weights": home / "weights" / f"{latest.stem}.safetensors",
+        "history": latest,
         "executed copies": home / "executed",
     }
     print()
