@@ -21,15 +21,17 @@ class Prediction:
     """What a network makes of a picture.
 
     digit: 0–9, the most probable; probabilities: float32 (10,), sum 1; image: float32 (1, 28, 28) in [0, 1], what the
-    network was shown.
+    network was shown; sure: whether the picture looks like a digit at all.
     """
 
     digit: int
     probabilities: np.ndarray
     image: Tensor
+    sure: bool = True
 
     def __repr__(self) -> str:
-        return f"Prediction(digit={self.digit}, probability={self.probabilities[self.digit]:.1%})"
+        doubt = "" if self.sure else ", not sure"
+        return f"Prediction(digit={self.digit}, probability={self.probabilities[self.digit]:.1%}{doubt})"
 
 
 class Recognizer:
