@@ -9,7 +9,7 @@ from importlib import import_module
 _NAMES = {
     "errors": (
         "DataError DataNotFound DrawingError EmptyDrawing HistoryError ImageError MnistKitError RecipeError "
-        "StorageError TrainingError WeightsError"
+        "RecognizerError StorageError TrainingError WeightsError"
     ),
     "files": "data_folder figures_folder home_folder",
     "data": "Digits Split class_table export_images load_mnist",
