@@ -1,6 +1,6 @@
 """From a drawing, or any picture of a digit, to the digit it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from mnist_kit.checkpoints import load_weights
 from mnist_kit.errors import ImageError
 from mnist_kit.framing import FRAMINGS, SIDE, as_ink
-from mnist_kit.ink import Drawing
+from mnist_kit.ink import Drawing, Ink
 
 Framing = Callable[[np.ndarray | Drawing], Tensor]
+SURE = 0.6  # probability below which a picture is unlike any digit
 BATCH = 500  # images at once: bounds the memory, and is as quick as any
 
 
@@ -59,13 +60,22 @@ class Recognizer:
         return cls(load_weights(name), framing)
 
     def predict(self, picture) -> Prediction:
-        """Recognise one digit: a `Drawing`, or a picture as `as_ink` takes them (PIL image, array, tensor, path).
+        """One digit: a `Drawing` or `Ink`, or a picture as `as_ink` takes them (PIL image, array, tensor, path).
 
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
-        image = self.frame(picture)
-        probabilities = self.predict_images(image[None])[0]
-        return Prediction(int(probabilities.argmax()), probabilities, image)
+        return self.predict_all([picture])[0]
+
+    def predict_all(self, pictures: Iterable) -> list[Prediction]:
+        """Recognise one digit in each of `pictures`, together: quicker than one by one. Raises as `predict` does."""
+        images = [self.frame(picture) for picture in pictures]
+        if not images:
+            return []
+        answers = self.predict_images(torch.stack(images))
+        return [
+            Prediction(int(probabilities.argmax()), probabilities, image, bool(probabilities.max() >= SURE))
+            for probabilities, image in zip(answers, images, strict=True)
+        ]
 
     def predict_images(self, images: Tensor) -> np.ndarray:
         """Probabilities, float32 (N, 10), of images framed already: (N, 1, 28, 28), uint8 or float in [0, 1].
@@ -90,5 +100,7 @@ class Recognizer:
         """What the network is shown of `picture`: float32 (1, 28, 28) in [0, 1]. Raises as `predict` does."""
         if isinstance(picture, Tensor):
             picture = picture.detach().cpu().numpy()
-        ink = picture if isinstance(picture, Drawing) else as_ink(picture)
+        if isinstance(picture, Ink) and callable(self.framing):
+            picture = picture.drawing
+        ink = picture if isinstance(picture, Drawing | Ink) else as_ink(picture)
         return FRAMINGS.get(self.framing, self.framing)(ink)

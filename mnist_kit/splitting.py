@@ -1,0 +1,235 @@
+"""Splitting: from a number on the pad to its digits, read from left to right.
+
+The ink falls into pieces: strokes, or, where strokes do not tell what is to be seen (after erasing, in a picture),
+connected components. Neighbouring pieces are joined to digits so that the whole is cheapest: a digit costs −log of its
+probability, and more where its shape or the gaps in it are unlike a digit's; see `_cost`. What is then too wide for a
+digit, or unlike any, is tried again in slices, cut where there is little ink.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mnist_kit.framing import ink_box, red_rectangle
+from mnist_kit.ink import Drawing, Ink
+from mnist_kit.recognizer import Prediction, Recognizer
+
+MAX_PIECES = 4  # a digit is made of at most
+SPECK = 0.12  # of the number's height: smaller pieces that stand alone are dropped
+SLACK = 0.25  # of the number's height: a wider gap always parts two digits
+LABEL_SIDE = 256  # px; rasters are reduced to it before components are looked for
+WIDE = 0.9  # of its height: a wider piece may be two digits that touch
+MAX_CUTS = 3  # tried in such a piece
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadDigit:
+    """One digit of a number.
+
+    box: (left, top, right, bottom) of the red rectangle around it, px, right and bottom exclusive; ink: its strokes,
+    as a `Drawing` of the whole pad's size, or, where it was cut out of a raster, uint8 (height, width), likewise;
+    prediction: what it was recognised as.
+    """
+
+    box: Box
+    ink: Drawing | np.ndarray
+    prediction: Prediction
+
+
+def split(ink: Drawing | Ink | np.ndarray, recognizer: Recognizer) -> list[ReadDigit]:
+    """The digits of a number, from left to right; a single digit is a number of one, and without ink there are none.
+
+    ink: a drawing, finished or not, or a raster, uint8 (height, width), white on black. `as_text` gives the number.
+    """
+    pieces = _pieces(ink)
+    if not pieces:
+        return []
+    height = max(piece.height for piece in pieces)
+    digits = []
+    for piece, prediction in _read(pieces, height, recognizer):
+        slices = _read(_slices(piece), height, recognizer) if piece.width > WIDE * piece.height else []
+        digits += slices if len(slices) > 1 else [(piece, prediction)]
+    return [ReadDigit(piece.red_rectangle(), piece.ink, prediction) for piece, prediction in digits]
+
+
+def as_text(digits: list[ReadDigit]) -> str:
+    """The number that `split` read, "?" for each digit that the recognizer is not sure of."""
+    return "".join(str(digit.prediction.digit) if digit.prediction.sure else "?" for digit in digits)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Some of the ink. box: left, top, right, bottom of the lines' middle (strokes) or of the ink (raster), px.
+
+    parts: the pieces it was joined from; cut: ink in the column at which it was cut off from what is to its left, px.
+    """
+
+    ink: Drawing | np.ndarray
+    box: tuple[float, float, float, float]
+    margin: int = 0  # px; of the red rectangle
+    parts: int = 1
+    cut: float = 0
+
+    @property
+    def width(self) -> float:
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> float:
+        return self.box[3] - self.box[1]
+
+    def red_rectangle(self) -> Box:
+        return red_rectangle(self.ink) if isinstance(self.ink, Drawing) else ink_box(self.ink, self.margin)
+
+
+def _join(pieces: list[_Piece]) -> _Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    boxes = np.array([piece.box for piece in pieces])
+    box = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
+    inks = [piece.ink for piece in pieces]
+    if isinstance(inks[0], Drawing):
+        ink = replace(inks[0], strokes=[stroke for drawing in inks for stroke in drawing.strokes])
+    else:
+        ink = np.maximum.reduce(inks)
+    return replace(pieces[0], ink=ink, box=box, parts=sum(piece.parts for piece in pieces))
+
+
+def _read(pieces: list[_Piece], height: float, recognizer: Recognizer) -> list[tuple[_Piece, Prediction]]:
+    """The cheapest way to join neighbouring `pieces` to digits; height: of the whole number, px."""
+    runs = {}  # from piece to piece, exclusive
+    for first in range(len(pieces)):
+        for last in range(first, min(len(pieces), first + MAX_PIECES)):
+            if last > first and _gap(pieces[first:last], pieces[last]) > SLACK * height:
+                break
+            runs[first, last + 1] = _join(pieces[first : last + 1])
+    predictions = dict(zip(runs, recognizer.predict_all([run.ink for run in runs.values()]), strict=True))
+
+    best = [(0.0, 0)] + [(math.inf, 0)] * len(pieces)  # cost of the pieces so far, where their last digit begins
+    for first, last in sorted(runs):
+        cost = best[first][0] + _cost(
+            pieces[first:last], pieces[:first], runs[first, last], predictions[first, last], height
+        )
+        best[last] = min(best[last], (cost, first))
+    digits, last = [], len(pieces)
+    while last:
+        first = best[last][1]
+        digits.append((runs[first, last], predictions[first, last]))
+        last = first
+    return digits[::-1]
+
+
+def _cost(parts: list[_Piece], before: list[_Piece], digit: _Piece, prediction: Prediction, height: float) -> float:
+    """What it costs to call `parts`, joined to `digit`, one digit, and to part it from the pieces `before` it."""
+    cost = -math.log(max(prediction.probabilities.max(), 1e-6))
+    cost += 4 * max(0, digit.width / max(digit.height, 1) - 1.2)
+    cost += 10 * max(0, 0.5 - digit.height / height)
+    cost += sum(20 * max(0, _gap(parts[:n], parts[n])) / height for n in range(1, len(parts)))
+    if before:
+        cost += 0.5 + 10 * max(0, -_gap(before, parts[0])) / height + 10 * parts[0].cut / height
+    return cost
+
+
+def _gap(left: list[_Piece], right: _Piece) -> float:
+    """Between pieces and the next one, px; negative where they overlap in x."""
+    return right.box[0] - max(piece.box[2] for piece in left)
+
+
+def _pieces(ink: Drawing | Ink | np.ndarray) -> list[_Piece]:
+    """From left to right, without specks; what overlaps in x by more than half is joined."""
+    if isinstance(ink, np.ndarray):
+        pieces = _components(ink, 0)
+    elif any(stroke.erase for stroke in ink.strokes):
+        pieces = _components(ink.raster if isinstance(ink, Ink) else ink.raster(), round(ink.widest_pen))
+    else:
+        pieces = _strokes(ink)
+    if not pieces:
+        return []
+    speck = SPECK * max(max(piece.width, piece.height) for piece in pieces)
+    pieces.sort(key=lambda piece: piece.box[0])
+    joined = []
+    for piece in pieces:
+        if joined:
+            overlap = -_gap(joined[-1:], piece)
+            if overlap > 0.5 * min(piece.width, joined[-1].width):
+                joined[-1] = _join([joined[-1], piece])
+                continue
+        joined.append(piece)
+    return [piece for piece in joined if max(piece.width, piece.height) >= speck]
+
+
+def _strokes(ink: Drawing | Ink) -> list[_Piece]:
+    pieces = []
+    size = np.array([ink.width, ink.height])
+    for stroke in ink.strokes:
+        part = Drawing(ink.width, ink.height, (stroke,))
+        inside = (stroke.points >= 0).all() and (stroke.points <= size).all()
+        if inside or part.raster().any():
+            points = stroke.points.clip(0, size)
+            pieces.append(_Piece(part, (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())))
+    return pieces
+
+
+def _components(raster: np.ndarray, margin: int) -> list[_Piece]:
+    """The 8-connected components of the ink."""
+    factor = math.ceil(max(raster.shape) / LABEL_SIDE)
+    height, width = raster.shape
+    padded = np.pad(raster, ((0, -height % factor), (0, -width % factor)))
+    small = padded.reshape(-1, factor, padded.shape[1] // factor, factor).max(axis=(1, 3))
+    labels = _label(small > 64)
+    pieces = []
+    for label in range(1, labels.max(initial=0) + 1):
+        mask = (labels == label).repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
+        part = np.where(mask, raster, 0).astype(np.uint8)
+        pieces.append(_Piece(part, ink_box(part), margin))
+    return pieces
+
+
+def _label(mask: np.ndarray) -> np.ndarray:
+    """Number the 8-connected components of `mask`, bool (h, w): int (h, w), 0 outside of them."""
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    ends = np.nonzero(edges == -1)[1]  # of the runs in each row, exclusive
+    parents = list(range(len(rows)))
+
+    def root(run: int) -> int:
+        while parents[run] != run:
+            parents[run] = run = parents[parents[run]]
+        return run
+
+    above = 0
+    row, start, end = rows.tolist(), starts.tolist(), ends.tolist()
+    for run in range(len(row)):
+        while row[above] < row[run] - 1 or (row[above] == row[run] - 1 and end[above] < start[run]):
+            above += 1
+        other = above
+        while row[other] == row[run] - 1 and start[other] <= end[run]:
+            parents[root(other)] = root(run)
+            other += 1
+    numbers = np.unique([root(run) for run in range(len(row))], return_inverse=True)[1] + 1
+    labels = np.zeros(mask.shape, int)
+    labels[mask] = np.repeat(numbers, ends - starts)
+    return labels
+
+
+def _slices(piece: _Piece) -> list[_Piece]:
+    """`piece` cut where its columns have the least ink."""
+    raster = piece.ink.raster() if isinstance(piece.ink, Drawing) else piece.ink
+    left, top, right, bottom = ink_box(raster)
+    sums = raster[:, left:right].sum(axis=0, dtype=float) / 255
+    apart = max(3, (bottom - top) // 6)  # between cuts and from the ends, px
+    cuts = []
+    for column in np.argsort(sums[apart:-apart], kind="stable") + apart:
+        if len(cuts) < MAX_CUTS and all(abs(column - cut) >= apart for cut in cuts):
+            cuts.append(int(column))
+    margin = round(piece.ink.widest_pen) if isinstance(piece.ink, Drawing) else piece.margin
+    slices = []
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), right - left], strict=True):
+        part = np.zeros_like(raster)
+        part[:, left + start : left + end] = raster[:, left + start : left + end]
+        if part.any():
+            slices.append(_Piece(part, ink_box(part), margin, cut=float(sums[start])))
+    return slices
