@@ -138,7 +138,6 @@ class View {
         <output aria-live="polite"></output>
       </div>`;
     this.page = el.querySelector(".mnist-page");
-    this.page.style.maxWidth = `${this.width}px`;
     this.page.style.aspectRatio = `${this.width} / ${this.height}`;
     this.context = el.querySelector("canvas").getContext("2d");
     this.boxes = el.querySelector("g");

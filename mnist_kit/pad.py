@@ -25,6 +25,7 @@ from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.framing import FRAMINGS, red_rectangle
 from mnist_kit.ink import Drawing, append_drawing, read_drawings
 from mnist_kit.recognizer import Prediction, Recognizer
+from mnist_kit.splitting import Box, ReadDigit, as_text, split
 from mnist_kit.surface import LEAST_RADIUS, MOST_RADIUS, RADIUS, Surface
 
 PAGE, INK, RED, TEXT = "#e4e4e4", "#0099ff8c", "#ff2200", "#202020"
@@ -41,7 +42,8 @@ class DigitPad(widgets.VBox):
 
     recognizer: a `Recognizer`, or any function from an image, float32 (1, 28, 28) in [0, 1], to ten probabilities;
     None makes the pad a plain drawing tool. auto: recognise by itself whenever the pen rests; else when asked to.
-    `prediction` is the answer to what is drawn now, None as long as there is none.
+    `digits` is the answer to what is drawn now, from left to right: more than one for a number, none as long as there is
+    no answer. `answers` has those given before: the drawing and the number as text.
     """
 
     def __init__(
@@ -52,18 +54,26 @@ class DigitPad(widgets.VBox):
         auto: bool = True,
     ):
         self.recognizer = _as_recognizer(recognizer)
-        self.prediction: Prediction | None = None
-        self.answers: list[tuple[Drawing, Prediction]] = []
+        self.digits: list[ReadDigit] = []
+        self.answers: list[tuple[Drawing, str]] = []
         self._callbacks: list[Callable[[Prediction], None]] = []
+        self._answered: list[Box] = []  # the red rectangles of the last answer
         self._timer: asyncio.TimerHandle | None = None
         self._replaying: asyncio.Task | None = None
         self._surface = Surface(width, height, self._changed, self._command, self._fail)
         self._build(auto)
         super().__init__([self._tools, self._body, self._message, self._keeping, self._history])
         self.add_class("mnist-pad")
-        self._show_answer(None)
 
-    # What is drawn
+    @property
+    def prediction(self) -> Prediction | None:
+        """The answer to what is drawn now, of its last digit where it is a number; None as long as there is none."""
+        return self.digits[-1].prediction if self.digits else None
+
+    @property
+    def number(self) -> str:
+        """The answer as text, "?" for a digit that the recognizer is not sure of; empty as long as there is none."""
+        return as_text(self.digits)
 
     @property
     def drawing(self) -> Drawing:
@@ -134,18 +144,17 @@ class DigitPad(widgets.VBox):
             self._say("this pad has no recognizer: make it with DigitPad(Recognizer.load())")
             return None
         try:
-            prediction = self.recognizer.predict(self.drawing)
-        except EmptyDrawing:
-            self._show_answer(None)
+            digits = split(self._surface.ink, self.recognizer)
+        except Exception:
+            self._show_answer([])
+            raise
+        self._show_answer(digits)
+        if not digits:
             self._say("nothing is drawn yet")
             return None
-        except Exception:
-            self._show_answer(None)
-            raise
-        self._show_answer(prediction)
         for callback in self._callbacks:
-            self.shown(callback)(prediction)
-        return prediction
+            self.shown(callback)(self.prediction)
+        return self.prediction
 
     def on_prediction(self, callback: Callable[[Prediction], None]) -> None:
         """Call `callback` with each new answer; what it raises is shown in the pad."""
@@ -185,7 +194,7 @@ class DigitPad(widgets.VBox):
         for left, top, right, bottom in self._surface.boxes:
             pen.rectangle((left, top, right - 1, bottom - 1), outline=RED, width=2)
         if self.prediction is not None:
-            pen.text((12, 8), _answer(self.prediction), TEXT, ImageFont.load_default(24))
+            pen.text((12, 8), _answer(self.number), TEXT, ImageFont.load_default(24))
             left, font = width + 20, ImageFont.load_default(16)
             for digit, share in enumerate(self.prediction.probabilities):
                 top = 20 + 24 * digit
@@ -217,14 +226,13 @@ class DigitPad(widgets.VBox):
     # What happens
 
     def _changed(self, finished: bool) -> None:
-        self.prediction = None
-        empty = not self._surface.ink.strokes if finished else False
-        if empty or not self._auto.value:
-            self._show_answer(None)
-        else:
-            self._surface.show(self._surface.answer, self._boxes())
-        if self._auto.value and self.recognizer and not empty:
+        self.digits = []
+        if self._auto.value and self.recognizer and self._surface.ink.raster.any():
+            self._surface.boxes = self._growing_boxes()  # the answer stays until there is a new one
             self._recognise_after(SETTLE if finished else PAUSE)
+        else:
+            self._cancel()
+            self._show_answer([])
 
     def _recognise_after(self, seconds: float) -> None:
         """Recognise when nothing has happened for so long: only the latest state of the ink is worth an answer."""
@@ -244,11 +252,11 @@ class DigitPad(widgets.VBox):
         self.shown(getattr(self, name))()
 
     def _remember(self) -> None:
-        if self.prediction is None:
+        if not self.digits:
             return
-        self.answers.append((self.drawing, self.prediction))
+        self.answers.append((self.drawing, self.number))
         latest = reversed(self.answers[-REMEMBERED:])
-        figures = [_figure(drawing.to_image(), _answer(prediction)) for drawing, prediction in latest]
+        figures = [_figure(drawing.to_image(), number) for drawing, number in latest]
         self._history.value = f'<div class="mnist-history" aria-label="earlier answers">{"".join(figures)}</div>'
 
     def _switch_framing(self, _change) -> None:
@@ -271,6 +279,7 @@ class DigitPad(widgets.VBox):
             (f"{number}: {'?' if drawing.label is None else drawing.label}", drawing)
             for number, drawing in reversed(list(enumerate(drawings[first:], start=first + 1)))
         ]
+        self._kept.index = 0 if drawings else None
         self._say(" ".join(str(complaint.message) for complaint in complaints))
 
     def _load_chosen(self) -> None:
@@ -312,9 +321,9 @@ class DigitPad(widgets.VBox):
             options=[("–", None), *((str(digit), digit) for digit in range(10))],
             description="it should have been",
             style={"description_width": "initial"},
-            layout=widgets.Layout(width="190px"),
+            layout=widgets.Layout(width="200px"),
         )
-        self._kept = widgets.Dropdown(description="kept", layout=widgets.Layout(width="170px"))
+        self._kept = widgets.Dropdown(description="kept", layout=widgets.Layout(width="190px"))
         self._panel, self._message, self._history = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._tools = _row(
             self._tool,
@@ -358,13 +367,18 @@ class DigitPad(widgets.VBox):
     def _fail(self, error: Exception) -> None:
         self._say(f"{type(error).__name__}: {error}")
 
-    def _show_answer(self, prediction: Prediction | None) -> None:
-        self.prediction = prediction
-        self._surface.show(_answer(prediction), self._boxes())
-        self._panel.value = _panel(prediction)
+    def _show_answer(self, digits: list[ReadDigit]) -> None:
+        self.digits = digits
+        self._answered = [digit.box for digit in digits]
+        self._surface.show(_answer(self.number), self._answered or self._growing_boxes())
+        self._panel.value = _panel([digit.prediction for digit in digits])
         self._say("")
 
-    def _boxes(self) -> list[tuple[int, int, int, int]]:
+    def _growing_boxes(self) -> list[Box]:
+        """The red rectangles while ink is added: those of the last answer and one of the new stroke, or one of all."""
+        new = self._surface.pen_box
+        if self._answered:
+            return [*self._answered, new] if new else self._answered
         try:
             return [red_rectangle(self._surface.ink)]
         except EmptyDrawing:
@@ -420,19 +434,19 @@ def _row(*children: widgets.Widget) -> widgets.HBox:
     return row
 
 
-def _answer(prediction: Prediction | None) -> str:
-    return "" if prediction is None else f"predict: {prediction.digit}"
+def _answer(number: str) -> str:
+    return "not sure" if number == "?" else f"predict: {number}" if number else ""
 
 
-def _panel(prediction: Prediction | None) -> str:
-    """The ten probabilities and the 28 × 28 as HTML, in the colours of the reader's theme."""
-    shares = np.zeros(10) if prediction is None else prediction.probabilities
+def _panel(predictions: list[Prediction]) -> str:
+    """The ten probabilities of the last digit, and each digit's 28 × 28, as HTML in the colours of the reader's theme."""
+    shares = predictions[-1].probabilities if predictions else np.zeros(10)
     rows = "".join(
         f'<span>{digit}</span><i style="width:{share:.1%}"></i><span>{share:.1%}</span>'
         for digit, share in enumerate(shares)
     )
     bars = f'<div class="mnist-bars" role="group" aria-label="probabilities of the digits 0 to 9">{rows}</div>'
-    seen = _figure(_seen(prediction), "what the network sees", "mnist-seen")
+    seen = "".join(_figure(_seen(prediction), "seen", "mnist-seen") for prediction in predictions)
     return f'<div class="mnist-answer">{bars}{seen}</div>'
 
 
@@ -447,10 +461,8 @@ def _figure(image: Image.Image, caption: str, style: str = "") -> str:
     )
 
 
-def _seen(prediction: Prediction | None) -> Image.Image:
-    """The 28 × 28 that the network was shown, mode L; black where nothing was."""
-    if prediction is None:
-        return Image.new("L", (28, 28))
+def _seen(prediction: Prediction) -> Image.Image:
+    """The 28 × 28 that the network was shown, mode L."""
     return Image.fromarray((np.asarray(prediction.image).reshape(28, 28) * 255).round().astype(np.uint8))
 
 

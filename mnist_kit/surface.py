@@ -49,13 +49,14 @@ class Surface(anywidget.AnyWidget):
         self._changed, self._commanded, self._failed = changed, commanded, failed
         self._pen: Pen | None = None  # whose stroke grows
         self._heard: dict[str, int] = {}  # the last stroke that came from each browser
-        super().__init__(width=width, height=height)
+        super().__init__(width=width, height=height, layout={"width": f"{width}px", "max_width": "100%"})
         self.on_msg(self._receive)
 
     def pen_down(self, x: float, y: float, radius: float, erase: bool = False, pen: Pen = (None, 0)) -> None:
         """Begin a stroke with a dot. Raises DrawingError as `Ink.pen_down` does, and then changes nothing."""
         self.ink.pen_down(x, y, radius, erase)
         self._pen = pen
+        self._corners, self._margin = np.array([[x, y], [x, y]]), None if erase else 2 * radius
         if pen[0] is None:
             self._send_line(points=[[float(x), float(y)]], radius=float(radius), erase=bool(erase), begin=True)
         self._changed(False)
@@ -65,6 +66,7 @@ class Surface(anywidget.AnyWidget):
         if self._pen is None:
             raise DrawingError("there is no stroke to go on with; call pen_down first")
         line = self.ink.pen_move(points)
+        self._corners = np.stack([np.minimum(self._corners[0], line.min(0)), np.maximum(self._corners[1], line.max(0))])
         if self._pen[0] is None:
             self._send_line(points=line[1:].tolist(), begin=False)
         self._changed(False)
@@ -78,6 +80,15 @@ class Surface(anywidget.AnyWidget):
         if client is not None:  # its own browser has the stroke; the others get it now
             self._send_line(**_plain(self.ink.strokes[-1]), begin=True, client=client)
         self._changed(True)
+
+    @property
+    def pen_box(self) -> tuple[int, int, int, int] | None:
+        """The red rectangle of the stroke that is being drawn; None between strokes and while erasing."""
+        if self._pen is None or self._margin is None:
+            return None
+        low, high = self._corners + [[-self._margin], [self._margin]]
+        left, top, right, bottom = np.rint([low, high]).clip(0, (self.width, self.height)).astype(int).ravel().tolist()
+        return (left, top, right, bottom) if left < right and top < bottom else None
 
     def undo(self) -> None:
         """Take the last stroke, or the last clearing, back."""
