@@ -1,6 +1,6 @@
 """From a drawing, or any picture of a digit, to the digit it is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mnist_kit.checkpoints import load_weights
+from mnist_kit.doubt import digit_likeness
 from mnist_kit.errors import ImageError
-from mnist_kit.framing import FRAMINGS, SIDE, as_ink
+from mnist_kit.framing import FRAMINGS, SIDE, as_ink, frame_as_mnist
 from mnist_kit.ink import Drawing, Ink
 
 Framing = Callable[[np.ndarray | Drawing], Tensor]
-SURE = 0.6  # probability below which a picture is unlike any digit
 BATCH = 500  # images at once: bounds the memory, and is as quick as any
 
 
@@ -22,13 +22,18 @@ class Prediction:
     """What a network makes of a picture.
 
     digit: 0–9, the most probable; probabilities: float32 (10,), sum 1; image: float32 (1, 28, 28) in [0, 1], what the
-    network was shown; sure: whether the picture looks like a digit at all.
+    network was shown; likeness: how much the picture looks like a digit at all, in [0, 1].
     """
 
     digit: int
     probabilities: np.ndarray
     image: Tensor
-    sure: bool = True
+    likeness: float = 1.0
+
+    @property
+    def sure(self) -> bool:
+        """Whether the picture looks like a digit, and like this one more than like all the others."""
+        return self.likeness >= 0.5 and bool(self.probabilities[self.digit] >= 0.5)
 
     def __repr__(self) -> str:
         doubt = "" if self.sure else ", not sure"
@@ -64,17 +69,21 @@ class Recognizer:
 
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
-        return self.predict_all([picture])[0]
+        return self.predict_inks([_as_ink(picture)])[0]
 
-    def predict_all(self, pictures: Iterable) -> list[Prediction]:
-        """Recognise one digit in each of `pictures`, together: quicker than one by one. Raises as `predict` does."""
-        images = [self.frame(picture) for picture in pictures]
-        if not images:
+    def predict_inks(self, inks: Sequence[np.ndarray | Drawing | Ink]) -> list[Prediction]:
+        """Recognise one digit in each of `inks` together: drawings, or rasters, uint8 (H, W), white ink on black.
+
+        Raises EmptyDrawing where there is no ink.
+        """
+        if not inks:
             return []
-        answers = self.predict_images(torch.stack(images))
+        images = torch.stack([self._frame(ink) for ink in inks])
+        by_mnist = self.framing in ("mnist", frame_as_mnist)
+        likeness = digit_likeness(images if by_mnist else torch.stack([frame_as_mnist(ink) for ink in inks]))
         return [
-            Prediction(int(probabilities.argmax()), probabilities, image, bool(probabilities.max() >= SURE))
-            for probabilities, image in zip(answers, images, strict=True)
+            Prediction(int(probabilities.argmax()), probabilities, image, float(like))
+            for probabilities, image, like in zip(self.predict_images(images), images, likeness, strict=True)
         ]
 
     def predict_images(self, images: Tensor) -> np.ndarray:
@@ -98,9 +107,15 @@ class Recognizer:
 
     def frame(self, picture) -> Tensor:
         """What the network is shown of `picture`: float32 (1, 28, 28) in [0, 1]. Raises as `predict` does."""
-        if isinstance(picture, Tensor):
-            picture = picture.detach().cpu().numpy()
-        if isinstance(picture, Ink) and callable(self.framing):
-            picture = picture.drawing
-        ink = picture if isinstance(picture, Drawing | Ink) else as_ink(picture)
-        return FRAMINGS.get(self.framing, self.framing)(ink)
+        return self._frame(_as_ink(picture))
+
+    def _frame(self, ink: np.ndarray | Drawing | Ink) -> Tensor:
+        if callable(self.framing):
+            return self.framing(ink.drawing if isinstance(ink, Ink) else ink)
+        return FRAMINGS[self.framing](ink)
+
+
+def _as_ink(picture) -> np.ndarray | Drawing | Ink:
+    if isinstance(picture, Tensor):
+        picture = picture.detach().cpu().numpy()
+    return picture if isinstance(picture, Drawing | Ink) else as_ink(picture)

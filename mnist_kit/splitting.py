@@ -8,6 +8,7 @@ digit, or unlike any, is tried again in slices, cut where there is little ink.
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from mnist_kit.recognizer import Prediction, Recognizer
 MAX_PIECES = 4  # a digit is made of at most
 SPECK = 0.12  # of the number's height: smaller pieces that stand alone are dropped
 SLACK = 0.25  # of the number's height: a wider gap always parts two digits
+FAINT = 64  # of 255; fainter ink connects nothing
 LABEL_SIDE = 256  # px; rasters are reduced to it before components are looked for
 WIDE = 0.9  # of its height: a wider piece may be two digits that touch
 MAX_CUTS = 3  # tried in such a piece
@@ -30,8 +32,8 @@ class ReadDigit:
     """One digit of a number.
 
     box: (left, top, right, bottom) of the red rectangle around it, px, right and bottom exclusive; ink: its strokes,
-    as a `Drawing` of the whole pad's size, or, where it was cut out of a raster, uint8 (height, width), likewise;
-    prediction: what it was recognised as.
+    as a `Drawing` of the whole pad's size, or, cut out of a raster, its pixels with a black border, uint8 (height,
+    width); prediction: what it was recognised as.
     """
 
     box: Box
@@ -52,7 +54,8 @@ def split(ink: Drawing | Ink | np.ndarray, recognizer: Recognizer) -> list[ReadD
     for piece, prediction in _read(pieces, height, recognizer):
         slices = _read(_slices(piece), height, recognizer) if piece.width > WIDE * piece.height else []
         digits += slices if len(slices) > 1 else [(piece, prediction)]
-    return [ReadDigit(piece.red_rectangle(), piece.ink, prediction) for piece, prediction in digits]
+    page = ink.shape[::-1] if isinstance(ink, np.ndarray) else (ink.width, ink.height)
+    return [ReadDigit(_red_rectangle(piece, *page), piece.framed(), prediction) for piece, prediction in digits]
 
 
 def as_text(digits: list[ReadDigit]) -> str:
@@ -62,16 +65,20 @@ def as_text(digits: list[ReadDigit]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Some of the ink. box: left, top, right, bottom of the lines' middle (strokes) or of the ink (raster), px.
+    """Some of the ink. box: left, top, right, bottom of the lines' middle (a drawing) or of the ink (a raster), px.
 
-    parts: the pieces it was joined from; cut: ink in the column at which it was cut off from what is to its left, px.
+    A raster is cut to its box. margin: of the red rectangle, px; cut: ink in the column where the piece was cut off
+    from what is to its left, px.
     """
 
     ink: Drawing | np.ndarray
     box: tuple[float, float, float, float]
-    margin: int = 0  # px; of the red rectangle
-    parts: int = 1
+    margin: int = 0
     cut: float = 0
+
+    def framed(self) -> Drawing | np.ndarray:
+        """The ink, a raster with a border, from which `as_ink` sees what is paper."""
+        return self.ink if isinstance(self.ink, Drawing) else np.pad(self.ink, 4)
 
     @property
     def width(self) -> float:
@@ -81,21 +88,35 @@ class _Piece:
     def height(self) -> float:
         return self.box[3] - self.box[1]
 
-    def red_rectangle(self) -> Box:
-        return red_rectangle(self.ink) if isinstance(self.ink, Drawing) else ink_box(self.ink, self.margin)
-
 
 def _join(pieces: list[_Piece]) -> _Piece:
     if len(pieces) == 1:
         return pieces[0]
     boxes = np.array([piece.box for piece in pieces])
-    box = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
-    inks = [piece.ink for piece in pieces]
-    if isinstance(inks[0], Drawing):
-        ink = replace(inks[0], strokes=[stroke for drawing in inks for stroke in drawing.strokes])
+    left, top, right, bottom = box = (*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist())
+    if isinstance(pieces[0].ink, Drawing):
+        ink = replace(pieces[0].ink, strokes=[stroke for piece in pieces for stroke in piece.ink.strokes])
     else:
-        ink = np.maximum.reduce(inks)
-    return replace(pieces[0], ink=ink, box=box, parts=sum(piece.parts for piece in pieces))
+        ink = np.zeros((bottom - top, right - left), np.uint8)
+        for piece in pieces:
+            x0, y0, x1, y1 = piece.box
+            window = ink[y0 - top : y1 - top, x0 - left : x1 - left]
+            np.maximum(window, piece.ink, out=window)
+    return replace(pieces[0], ink=ink, box=box)
+
+
+def _cut_out(raster: np.ndarray, left: int = 0, top: int = 0, margin: int = 0, cut: float = 0) -> _Piece:
+    """The piece that is the ink of `raster`, whose corner lies at (left, top)."""
+    x0, y0, x1, y1 = ink_box(raster)
+    return _Piece(raster[y0:y1, x0:x1], (left + x0, top + y0, left + x1, top + y1), margin, cut)
+
+
+def _red_rectangle(piece: _Piece, width: int, height: int) -> Box:
+    if isinstance(piece.ink, Drawing):
+        return red_rectangle(piece.ink)
+    left, top, right, bottom = piece.box
+    margin = piece.margin
+    return max(0, left - margin), max(0, top - margin), min(width, right + margin), min(height, bottom + margin)
 
 
 def _read(pieces: list[_Piece], height: float, recognizer: Recognizer) -> list[tuple[_Piece, Prediction]]:
@@ -106,7 +127,7 @@ def _read(pieces: list[_Piece], height: float, recognizer: Recognizer) -> list[t
             if last > first and _gap(pieces[first:last], pieces[last]) > SLACK * height:
                 break
             runs[first, last + 1] = _join(pieces[first : last + 1])
-    predictions = dict(zip(runs, recognizer.predict_all([run.ink for run in runs.values()]), strict=True))
+    predictions = dict(zip(runs, recognizer.predict_inks([run.ink for run in runs.values()]), strict=True))
 
     best = [(0.0, 0)] + [(math.inf, 0)] * len(pieces)  # cost of the pieces so far, where their last digit begins
     for first, last in sorted(runs):
@@ -124,7 +145,7 @@ def _read(pieces: list[_Piece], height: float, recognizer: Recognizer) -> list[t
 
 def _cost(parts: list[_Piece], before: list[_Piece], digit: _Piece, prediction: Prediction, height: float) -> float:
     """What it costs to call `parts`, joined to `digit`, one digit, and to part it from the pieces `before` it."""
-    cost = -math.log(max(prediction.probabilities.max(), 1e-6))
+    cost = -math.log(max(prediction.probabilities.max() * prediction.likeness, 1e-6))
     cost += 4 * max(0, digit.width / max(digit.height, 1) - 1.2)
     cost += 10 * max(0, 0.5 - digit.height / height)
     cost += sum(20 * max(0, _gap(parts[:n], parts[n])) / height for n in range(1, len(parts)))
@@ -175,16 +196,19 @@ def _strokes(ink: Drawing | Ink) -> list[_Piece]:
 
 def _components(raster: np.ndarray, margin: int) -> list[_Piece]:
     """The 8-connected components of the ink."""
-    factor = math.ceil(max(raster.shape) / LABEL_SIDE)
     height, width = raster.shape
+    factor = math.ceil(max(height, width) / LABEL_SIDE)
     padded = np.pad(raster, ((0, -height % factor), (0, -width % factor)))
-    small = padded.reshape(-1, factor, padded.shape[1] // factor, factor).max(axis=(1, 3))
-    labels = _label(small > 64)
+    blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
+    labels = _label(blocks.max(axis=(1, 3)) > FAINT)
     pieces = []
     for label in range(1, labels.max(initial=0) + 1):
-        mask = (labels == label).repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
-        part = np.where(mask, raster, 0).astype(np.uint8)
-        pieces.append(_Piece(part, ink_box(part), margin))
+        mask = labels == label
+        left, top, right, bottom = ink_box(mask.astype(np.uint8))
+        mask = mask[top:bottom, left:right].repeat(factor, axis=0).repeat(factor, axis=1)
+        x, y = left * factor, top * factor
+        part = padded[y : bottom * factor, x : right * factor] * mask
+        pieces.append(_cut_out(part, x, y, margin))
     return pieces
 
 
@@ -217,19 +241,20 @@ def _label(mask: np.ndarray) -> np.ndarray:
 
 def _slices(piece: _Piece) -> list[_Piece]:
     """`piece` cut where its columns have the least ink."""
-    raster = piece.ink.raster() if isinstance(piece.ink, Drawing) else piece.ink
-    left, top, right, bottom = ink_box(raster)
-    sums = raster[:, left:right].sum(axis=0, dtype=float) / 255
-    apart = max(3, (bottom - top) // 6)  # between cuts and from the ends, px
+    if isinstance(piece.ink, Drawing):
+        piece = _cut_out(piece.ink.raster(), margin=round(piece.ink.widest_pen))
+    raster = piece.ink
+    height, width = raster.shape
+    sums = raster.sum(axis=0, dtype=float) / 255
+    apart = max(3, height // 6)  # between cuts and from the ends, px
     cuts = []
     for column in np.argsort(sums[apart:-apart], kind="stable") + apart:
         if len(cuts) < MAX_CUTS and all(abs(column - cut) >= apart for cut in cuts):
             cuts.append(int(column))
-    margin = round(piece.ink.widest_pen) if isinstance(piece.ink, Drawing) else piece.margin
-    slices = []
-    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), right - left], strict=True):
-        part = np.zeros_like(raster)
-        part[:, left + start : left + end] = raster[:, left + start : left + end]
-        if part.any():
-            slices.append(_Piece(part, ink_box(part), margin, cut=float(sums[start])))
-    return slices
+    left, top, _, _ = piece.box
+    cuts = [0, *sorted(cuts), width]
+    return [
+        _cut_out(raster[:, start:end], left + start, top, piece.margin, float(sums[start]))
+        for start, end in pairwise(cuts)
+        if raster[:, start:end].any()
+    ]
