@@ -42,8 +42,8 @@ class DigitPad(widgets.VBox):
 
     recognizer: a `Recognizer`, or any function from an image, float32 (1, 28, 28) in [0, 1], to ten probabilities;
     None makes the pad a plain drawing tool. auto: recognise by itself whenever the pen rests; else when asked to.
-    `digits` is the answer to what is drawn now, from left to right: more than one for a number, none as long as there is
-    no answer. `answers` has those given before: the drawing and the number as text.
+    `digits` is the answer to what is drawn now, from left to right: several for a number, none as long as there is no
+    answer. `answers` has those given before: the drawing and the number as text.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class DigitPad(widgets.VBox):
         self._surface.pen_down(x, y, self.radius, erase)
 
     def pen_move(self, points) -> None:
-        """Go on with the stroke through `points`, (n, 2) in pixels. Raises DrawingError for NaN, or without a stroke."""
+        """Go on with the stroke through `points`, (n, 2) in pixels. Raises DrawingError for NaN, or without one."""
         self._surface.pen_move(points)
 
     def pen_up(self) -> None:
@@ -439,7 +439,7 @@ def _answer(number: str) -> str:
 
 
 def _panel(predictions: list[Prediction]) -> str:
-    """The ten probabilities of the last digit, and each digit's 28 × 28, as HTML in the colours of the reader's theme."""
+    """The ten probabilities of the last digit and the 28 × 28 of each, as HTML in the colours of the reader's theme."""
     shares = predictions[-1].probabilities if predictions else np.zeros(10)
     rows = "".join(
         f'<span>{digit}</span><i style="width:{share:.1%}"></i><span>{share:.1%}</span>'

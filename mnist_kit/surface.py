@@ -35,7 +35,7 @@ class Surface(anywidget.AnyWidget):
     radius = traitlets.Int(RADIUS, min=LEAST_RADIUS, max=MOST_RADIUS).tag(sync=True)
     erasing = traitlets.Bool().tag(sync=True)
     answer = traitlets.Unicode().tag(sync=True)
-    boxes = traitlets.List().tag(sync=True)  # red rectangles: [left, top, right, bottom] in px
+    boxes = traitlets.List().tag(sync=True)  # red rectangles: (left, top, right, bottom) in px
 
     def __init__(
         self,
@@ -86,8 +86,8 @@ class Surface(anywidget.AnyWidget):
         """The red rectangle of the stroke that is being drawn; None between strokes and while erasing."""
         if self._pen is None or self._margin is None:
             return None
-        low, high = self._corners + [[-self._margin], [self._margin]]
-        left, top, right, bottom = np.rint([low, high]).clip(0, (self.width, self.height)).astype(int).ravel().tolist()
+        corners = self._corners + np.array([[-self._margin], [self._margin]])
+        left, top, right, bottom = corners.round().clip(0, (self.width, self.height)).astype(int).ravel().tolist()
         return (left, top, right, bottom) if left < right and top < bottom else None
 
     def undo(self) -> None:
@@ -111,10 +111,10 @@ class Surface(anywidget.AnyWidget):
         self._replaced()
 
     def show(self, answer: str, boxes: list) -> None:
-        """Show the answer and the red rectangles, (left, top, right, bottom) in pixels, in one message."""
+        """Show the answer and the red rectangles, in one message."""
         with self.hold_sync():
             self.answer = answer
-            self.boxes = [list(box) for box in boxes]
+            self.boxes = boxes
 
     def _replaced(self) -> None:
         self._pen = None

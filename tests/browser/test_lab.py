@@ -1,8 +1,9 @@
 """Each notebook, opened in JupyterLab in a real browser, runs from top to bottom."""
 
 import pytest
-from browser.conftest import ARTEFACTS, needs_chromium, open_notebook
 from conftest import PROJECT
+
+from browser.conftest import ARTEFACTS, needs_chromium, open_notebook
 
 STEMS = [path.stem for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 
