@@ -112,6 +112,7 @@ class View {
       if (!this.page.isConnected || this.pad) return;
       this.pad = this.page.closest(".mnist-pad") ?? this.page;
       this.listenToKeys();
+      this.labelSliders();
       this.fitDevice();
     });
     this.observer.observe(this.page);
@@ -192,6 +193,12 @@ class View {
       }
       if (command || plain) event.stopPropagation();
     });
+  }
+
+  /** ipywidgets ties no label to the handle of a slider. */
+  labelSliders() {
+    for (const slider of this.pad.querySelectorAll(".widget-slider"))
+      slider.querySelector("[role=slider]")?.setAttribute("aria-label", slider.querySelector("label").textContent);
   }
 
   listenToModel() {

@@ -7,7 +7,6 @@ are never read back. So everything but the pointer itself works, and is tested, 
 import asyncio
 import base64
 import html
-import io
 import warnings
 from collections.abc import Callable
 from copy import copy
@@ -16,21 +15,18 @@ from functools import wraps
 from pathlib import Path
 
 import ipywidgets as widgets
-import numpy as np
-from PIL import Image, ImageColor, ImageDraw, ImageFont
-from torch import Tensor
+from PIL import Image
 
-from mnist_kit.errors import DrawingError, EmptyDrawing, RecognizerError
+from mnist_kit.errors import DrawingError, EmptyDrawing
 from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.framing import FRAMINGS, red_rectangle
 from mnist_kit.ink import Drawing, append_drawing, read_drawings
+from mnist_kit.own_recognizer import as_recognizer
+from mnist_kit.pad_pictures import answer_panel, answer_text, figure, picture_in_use, png
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.splitting import Box, ReadDigit, as_text, split
 from mnist_kit.surface import LEAST_RADIUS, MOST_RADIUS, RADIUS, Surface
 
-PAGE, INK, RED, TEXT = "#e4e4e4", "#0099ff8c", "#ff2200", "#202020"
-SEEN_SIDE = 140  # px; of the shown 28 × 28, five times its size
-PANEL_WIDTH = 220  # px; of the answer beside the page, in a snapshot
 PAUSE, SETTLE = 0.04, 0.005  # s without a new point, while the pen is down and after it: only then is it recognised
 REMEMBERED = 20  # answers that the history shows, and kept drawings that can be chosen
 REPLAY_STEP = 0.016  # s; in it a replayed pen passes REPLAY_POINTS points, about as fast as a hand
@@ -53,7 +49,7 @@ class DigitPad(widgets.VBox):
         height: int = 600,
         auto: bool = True,
     ):
-        self.recognizer = _as_recognizer(recognizer)
+        self.recognizer = as_recognizer(recognizer)
         self.digits: list[ReadDigit] = []
         self.answers: list[tuple[Drawing, str]] = []
         self._callbacks: list[Callable[[Prediction], None]] = []
@@ -179,36 +175,19 @@ class DigitPad(widgets.VBox):
         path = Path(path) if path else home_folder() / "exports" / "drawing.png"
         if path.suffix not in (".png", ".svg"):
             raise DrawingError(f"a drawing is exported as .png or .svg, not as {path.name!r}")
-        return write_atomically(path, self.drawing.to_svg().encode() if path.suffix == ".svg" else _png(self.image))
+        return write_atomically(path, self.drawing.to_svg().encode() if path.suffix == ".svg" else png(self.image))
 
     # Showing
 
     def snapshot(self) -> Image.Image:
         """A picture of the pad in use, RGB: ink, red rectangles, answer, probabilities, and what the network sees."""
-        width, height = self._surface.width, self._surface.height
-        picture = Image.new("RGB", (width + PANEL_WIDTH, max(height, SEEN_SIDE + 280)), "white")
-        picture.paste(PAGE, (0, 0, width, height))
-        red, green, blue, alpha = ImageColor.getcolor(INK, "RGBA")
-        picture.paste((red, green, blue), (0, 0), self.image.point(lambda value: value * alpha // 255))
-        pen = ImageDraw.Draw(picture)
-        for left, top, right, bottom in self._surface.boxes:
-            pen.rectangle((left, top, right - 1, bottom - 1), outline=RED, width=2)
-        if self.prediction is not None:
-            pen.text((12, 8), _answer(self.number), TEXT, ImageFont.load_default(24))
-            left, font = width + 20, ImageFont.load_default(16)
-            for digit, share in enumerate(self.prediction.probabilities):
-                top = 20 + 24 * digit
-                pen.text((left, top), str(digit), TEXT, font)
-                pen.rectangle((left + 20, top + 2, left + 20 + 100 * float(share), top + 16), INK[:7])
-                pen.text((left + 128, top), f"{share:.1%}", TEXT, font)
-            picture.paste(_seen(self.prediction).resize((SEEN_SIDE, SEEN_SIDE), Image.Resampling.NEAREST), (left, 270))
-        return picture
+        return picture_in_use(self._surface.ink.raster, self._surface.boxes, self.digits)
 
     def _repr_mimebundle_(self, **kwargs) -> dict | None:
         # Where no kernel runs (a code host, nbviewer) the widget has no view, and the picture is shown.
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle:
-            bundle["image/png"] = base64.b64encode(_png(self.snapshot())).decode()
+            bundle["image/png"] = base64.b64encode(png(self.snapshot())).decode()
         return bundle
 
     def shown(self, callback: Callable) -> Callable:
@@ -252,12 +231,17 @@ class DigitPad(widgets.VBox):
         self.shown(getattr(self, name))()
 
     def _remember(self) -> None:
+        """Put the answer to the drawing that is about to go into the history."""
+        if self._timer is not None:
+            self.shown(self.recognise)()
         if not self.digits:
             return
         self.answers.append((self.drawing, self.number))
         latest = reversed(self.answers[-REMEMBERED:])
-        figures = [_figure(drawing.to_image(), number) for drawing, number in latest]
-        self._history.value = f'<div class="mnist-history" aria-label="earlier answers">{"".join(figures)}</div>'
+        figures = [figure(drawing.to_image(), number) for drawing, number in latest]
+        self._history.value = (
+            f'<div class="mnist-history" role="group" aria-label="earlier answers">{"".join(figures)}</div>'
+        )
 
     def _switch_framing(self, _change) -> None:
         self.recognizer = copy(self.recognizer)
@@ -325,13 +309,14 @@ class DigitPad(widgets.VBox):
         )
         self._kept = widgets.Dropdown(description="kept", layout=widgets.Layout(width="190px"))
         self._panel, self._message, self._history = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        ask = self._button("recognise", self.recognise, "ask what is drawn (d)")
         self._tools = _row(
             self._tool,
             self._brush,
             self._button("undo", self.undo, "take the last stroke back (Ctrl+Z)"),
             self._button("redo", self.redo, "do it again (Ctrl+Shift+Z)"),
             self._button("clear", self.clear, "take all ink away (c)"),
-            self._button("recognise", self.recognise, "ask what is drawn (d)"),
+            ask,
             self._auto,
             self._framing,
         )
@@ -349,7 +334,7 @@ class DigitPad(widgets.VBox):
         if self.recognizer is not None:
             self._body.children += (self._panel,)
         else:
-            for control in (self._auto, self._framing, self._tools.children[5]):
+            for control in (ask, self._auto, self._framing):
                 control.layout.display = "none"
         self._list_kept()
 
@@ -370,8 +355,8 @@ class DigitPad(widgets.VBox):
     def _show_answer(self, digits: list[ReadDigit]) -> None:
         self.digits = digits
         self._answered = [digit.box for digit in digits]
-        self._surface.show(_answer(self.number), self._answered or self._growing_boxes())
-        self._panel.value = _panel([digit.prediction for digit in digits])
+        self._surface.show(answer_text(self.number), self._answered or self._growing_boxes())
+        self._panel.value = answer_panel([digit.prediction for digit in digits])
         self._say("")
 
     def _growing_boxes(self) -> list[Box]:
@@ -385,88 +370,7 @@ class DigitPad(widgets.VBox):
             return []
 
 
-class OwnRecognizer(Recognizer):
-    """A recognizer made of the reader's own function from an image, float32 (1, 28, 28), to ten probabilities."""
-
-    def __init__(self, read: Callable[[Tensor], object]):
-        self.read = read
-        self.framing = "mnist"
-
-    def predict_images(self, images: Tensor) -> np.ndarray:
-        """Probabilities, float32 (N, 10), of images (N, 1, 28, 28). Raises RecognizerError when they are none."""
-        return np.stack([_checked(self.read(image)) for image in images])
-
-
-def _as_recognizer(recognizer: Recognizer | Callable | None) -> Recognizer | None:
-    if recognizer is None or isinstance(recognizer, Recognizer):
-        return recognizer
-    if not callable(recognizer):
-        raise RecognizerError(
-            f"a {type(recognizer).__name__} recognises nothing: give a Recognizer, or a function from an image, "
-            "float32 (1, 28, 28), to ten probabilities"
-        )
-    return OwnRecognizer(recognizer)
-
-
-def _checked(answer) -> np.ndarray:
-    """Ten probabilities as float32 (10,). Raises RecognizerError for anything else."""
-    if isinstance(answer, Tensor):
-        answer = answer.detach().cpu()
-    try:
-        shares = np.asarray(answer, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise RecognizerError(f"the recognizer answered with no numbers: {error}") from error
-    shares = shares.reshape(-1) if shares.shape == (1, 10) else shares
-    if shares.shape != (10,):
-        raise RecognizerError(f"the recognizer has to answer with ten probabilities, not with shape {shares.shape}")
-    if not np.isfinite(shares).all() or shares.min() < 0:
-        raise RecognizerError(f"the recognizer's probabilities are not all numbers ≥ 0: {shares}")
-    if abs(shares.sum() - 1) > 1e-3:
-        raise RecognizerError(
-            f"the recognizer's probabilities sum to {shares.sum():.4g}, not to 1; are they logits before a softmax?"
-        )
-    return shares
-
-
 def _row(*children: widgets.Widget) -> widgets.HBox:
     row = widgets.HBox(children)
     row.add_class("mnist-row")
     return row
-
-
-def _answer(number: str) -> str:
-    return "not sure" if number == "?" else f"predict: {number}" if number else ""
-
-
-def _panel(predictions: list[Prediction]) -> str:
-    """The ten probabilities of the last digit and the 28 × 28 of each, as HTML in the colours of the reader's theme."""
-    shares = predictions[-1].probabilities if predictions else np.zeros(10)
-    rows = "".join(
-        f'<span>{digit}</span><i style="width:{share:.1%}"></i><span>{share:.1%}</span>'
-        for digit, share in enumerate(shares)
-    )
-    bars = f'<div class="mnist-bars" role="group" aria-label="probabilities of the digits 0 to 9">{rows}</div>'
-    seen = "".join(_figure(_seen(prediction), "seen", "mnist-seen") for prediction in predictions)
-    return f'<div class="mnist-answer">{bars}{seen}</div>'
-
-
-def _figure(image: Image.Image, caption: str, style: str = "") -> str:
-    image = image.copy()
-    image.thumbnail((72, 72))
-    data = base64.b64encode(_png(image)).decode()
-    caption = html.escape(caption)
-    return (
-        f'<figure class="{style}"><img src="data:image/png;base64,{data}" alt="{caption}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _seen(prediction: Prediction) -> Image.Image:
-    """The 28 × 28 that the network was shown, mode L."""
-    return Image.fromarray((np.asarray(prediction.image).reshape(28, 28) * 255).round().astype(np.uint8))
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "png")
-    return file.getvalue()

@@ -247,6 +247,11 @@ def test_callbacks_get_each_answer_and_may_fail(pad):
     assert answers == [pad.prediction] and "ZeroDivisionError" in pad._message.value
 
 
+def test_an_answer_that_is_still_on_its_way_is_remembered(pad):
+    in_kernel(pad, lambda: draw_seven(pad), pad.clear)
+    assert [number for _, number in pad.answers] == ["7"]
+
+
 def test_the_history_of_answers(pad):
     draw_seven(pad)
     pad.clear()

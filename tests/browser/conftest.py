@@ -3,17 +3,12 @@
 Screenshots are left in test-artefacts/, which git ignores: look at them.
 """
 
-import os
-import re
-import secrets
 import shutil
-import subprocess
-import sys
 
 import pytest
 from conftest import PROJECT, REAL_DATA
+from jupyter_lab import CHROMIUM, CHROMIUM_OPTIONS, KERNEL, running_lab
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARTEFACTS = PROJECT / "test-artefacts"
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: install Debian's package chromium"
@@ -25,40 +20,8 @@ def lab(tmp_path_factory):
     """A JupyterLab server on copies of the notebooks; yields its address with the token in it."""
     root = tmp_path_factory.mktemp("lab")
     shutil.copytree(PROJECT / "notebooks", root / "notebooks")
-    token = secrets.token_hex(16)
-    settings = {"MNIST_KIT_HOME": str(root / "home"), "MNIST_KIT_RECIPE": "small", "HOME": str(root)}
-    settings["MNIST_KIT_DATA"] = str(REAL_DATA or root / "data")
-    options = {
-        "IdentityProvider.token": token,
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": "0",
-        "ServerApp.root_dir": str(root / "notebooks"),
-        "LabApp.expose_app_in_browser": "True",
-    }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += [f"--{name}={value}" for name, value in options.items()]
-    log = (root / "lab.log").open("w+")
-    server = subprocess.Popen(command, env=os.environ | settings, stderr=log, stdout=log)
-    try:
-        address = _address(server, root / "lab.log")
-        yield f"{address}/lab/tree/{{}}?token={token}&reset"
-    finally:
-        server.terminate()
-        server.wait(20)
-        log.close()
-
-
-def _address(server, log):
-    for _ in range(600):
-        found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
-        if found:
-            return found[0]
-        try:
-            server.wait(0.1)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
+    with running_lab(root, MNIST_KIT_RECIPE="small", MNIST_KIT_DATA=str(REAL_DATA or root / "data")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +29,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
         yield browser
         browser.close()
 
@@ -82,7 +44,4 @@ def page(browser):
 
 def open_notebook(page, lab, stem):
     page.goto(lab.format(f"{stem}.ipynb"))
-    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel")
-    page.wait_for_function(
-        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
-    )
+    page.wait_for_function(f"() => {KERNEL}?.status === 'idle'")

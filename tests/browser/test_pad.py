@@ -8,8 +8,9 @@ from itertools import islice
 
 import pytest
 from conftest import REAL_DATA
+from jupyter_lab import CHROMIUM, KERNEL
 
-from browser.conftest import ARTEFACTS, CHROMIUM, needs_chromium, open_notebook
+from browser.conftest import ARTEFACTS, needs_chromium, open_notebook
 from mnist_kit import Drawing, Recognizer, WeightsError, sample_drawing
 
 if CHROMIUM:
@@ -168,7 +169,7 @@ def pens() -> list[Drawing]:
 def test_ten_real_digits_along_their_strokes(pad, pens):
     for drawing in pens:
         for stroke in drawing.strokes:
-            pad.draw(stroke.points.tolist())
+            pad.draw([*stroke.points[:-1:2].tolist(), stroke.points[-1].tolist()])
         pad.expect_answer(str(drawing.label))
         pad.page.keyboard.press("c")
         expect(pad.answer).to_have_text("")
@@ -285,7 +286,7 @@ def test_ctrl_s_still_saves(pad):
 
 def test_buttons_and_errors(pad):
     pad.press("recognise")
-    status = pad.page.locator(".mnist-pad").get_by_role("status").first
+    status = pad.page.locator(".mnist-pad .widget-html [role=status]").first
     expect(status).to_have_text("nothing is drawn yet")
     pad.draw(SEVEN)
     pad.expect_answer("7")
@@ -389,7 +390,10 @@ def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, br
 def test_restart_and_run_again(pad):
     pad.draw(SEVEN)
     pad.expect_answer("7")
-    pad.page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    pad.page.evaluate(f"async () => {{ await {KERNEL}.restart(); await {KERNEL}.info; }}")
+    pad.page.evaluate("() => jupyterapp.commands.execute('editmenu:clear-all')")
+    expect(pad.sheet).to_have_count(0)
+    pad.page.wait_for_function(f"() => {KERNEL}.status === 'idle'")
     run_to_the_pad(pad.page)
     expect(pad.answer).to_have_text("")
     pad.draw(SEVEN)
