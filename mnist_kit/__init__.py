@@ -22,6 +22,7 @@ _NAMES = {
     "ink": "Drawing Stroke append_drawing read_drawings",
     "framing": "as_ink frame_as_mnist frame_as_paper",
     "recognizer": "Prediction Recognizer",
+    "splitting": "ReadDigit as_text split",
     "pad": "DigitPad",
     "synthetic": "load_digits make_digits sample_drawing",
 }
