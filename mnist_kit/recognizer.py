@@ -43,7 +43,7 @@ class Prediction:
 class Recognizer:
     """A trained network and the framing of its input.
 
-    model: images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10); it is used on the CPU.
+    model: images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10); it is used on the device it is on.
     framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), or a
     `Drawing` to an image, float32 (1, 28, 28). Raises ImageError for a framing of another name.
     """
@@ -53,7 +53,7 @@ class Recognizer:
             raise ImageError(
                 f"there is no framing {framing!r}; choose one of {', '.join(FRAMINGS)}, or give a function"
             )
-        self.model = model.cpu()
+        self.model = model
         self.framing = framing
 
     @classmethod
@@ -93,7 +93,8 @@ class Recognizer:
         """
         if images.ndim != 4 or images.shape[1:] != (1, SIDE, SIDE):
             raise ImageError(f"images have to be (N, 1, {SIDE}, {SIDE}), not {tuple(images.shape)}")
-        images = images.cpu().float() / 255 if images.dtype == torch.uint8 else images.cpu().float()
+        device = next((parameter.device for parameter in self.model.parameters()), images.device)
+        images = images.to(device).float() / (255 if images.dtype == torch.uint8 else 1)
         if images.isnan().any():
             raise ImageError("there is NaN among the pixels of the images")
         training = self.model.training
@@ -103,7 +104,7 @@ class Recognizer:
                 batches = [self.model(batch).softmax(dim=1) for batch in images.split(BATCH)]
         finally:
             self.model.train(training)  # the model may be one that is being trained
-        return torch.cat(batches).numpy()
+        return torch.cat(batches).cpu().numpy()
 
     def frame(self, picture) -> Tensor:
         """What the network is shown of `picture`: float32 (1, 28, 28) in [0, 1]. Raises as `predict` does."""

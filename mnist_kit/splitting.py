@@ -61,7 +61,7 @@ def split(ink: Drawing | Ink | np.ndarray, recognizer: Recognizer) -> list[ReadD
     for piece, prediction in _read(pieces, height, recognizer):
         doubtful = _trust(prediction) < DOUBTFUL and piece.width > NARROW * piece.height
         slices = _read(_slices(piece), height, recognizer) if doubtful else []
-        digits += slices if len(slices) > 1 else [(piece, prediction)]
+        digits += slices if slices and all(answer.sure for _, answer in slices) else [(piece, prediction)]
     page = ink.shape[::-1] if isinstance(ink, np.ndarray) else (ink.width, ink.height)
     return [ReadDigit(piece.red_rectangle(*page), piece.seen(), prediction) for piece, prediction in digits]
 

@@ -110,6 +110,7 @@ def test_a_new_point_costs_the_same_after_thousands():
 
 
 @given(drawings)
+@settings(deadline=None)
 def test_a_drawing_survives_json(drawing):
     line = drawing.to_json()
     assert "\n" not in line
@@ -117,6 +118,7 @@ def test_a_drawing_survives_json(drawing):
 
 
 @given(st.tuples(st.floats(5, 55), st.floats(5, 35)), st.tuples(st.floats(5, 55), st.floats(5, 35)), st.floats(1, 5))
+@settings(deadline=None)
 def test_ink_is_the_distance_to_the_line(start, end, radius):
     raster = Drawing(WIDTH, HEIGHT, [Stroke([start, end], radius)]).raster()
     start, end = np.float32(start).astype(float), np.float32(end).astype(float)

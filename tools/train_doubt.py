@@ -8,6 +8,7 @@ letters and signs, shapes, scribbles, blobs, and several digits in one picture. 
 
 import argparse
 import string
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -32,8 +33,12 @@ def main() -> None:
     rng = np.random.default_rng(arguments.seed)
 
     mnist = load_mnist()
-    digits = [mnist.train.images, as_bytes(frame_as_mnist(sample_drawing(n % 10, rng)) for n in range(arguments.drawn))]
-    others = [several(mnist.train.images, rng, len(mnist.train.images) // 4), as_bytes(no_digits(rng, arguments.drawn))]
+    digits = [mnist.train.images, as_bytes(slanted(n % 10, rng) for n in range(arguments.drawn))]
+    others = [
+        as_bytes(several(mnist.train.images, rng) for _ in range(len(mnist.train.images) // 4)),
+        as_bytes(several_drawn(rng) for _ in range(arguments.drawn // 2)),
+        as_bytes(no_digit(rng) for _ in range(arguments.drawn)),
+    ]
     images = torch.cat(digits + others)
     labels = torch.arange(len(images)) < sum(map(len, digits))
     network = train(images, labels.float(), arguments.epochs)
@@ -64,36 +69,58 @@ def train(images: torch.Tensor, labels: torch.Tensor, epochs: int, batch_size: i
     return network.eval()
 
 
-def several(digits: torch.Tensor, rng: np.random.Generator, count: int) -> torch.Tensor:
-    """`count` pictures of two or three of `digits` side by side, touching or nearly: uint8 (count, 1, 28, 28)."""
-    framed = []
-    for _ in range(count):
-        chosen = digits[rng.integers(len(digits), size=rng.choice([2, 2, 3])), 0].numpy()
-        cropped = [Image.fromarray(digit).crop(Image.fromarray(digit).getbbox()) for digit in chosen]
-        page = np.zeros((28, 28 * 4), np.uint8)
-        left = 4
-        for digit in cropped:
-            top = (28 - digit.height) // 2
-            window = page[top : top + digit.height, left : left + digit.width]
-            np.maximum(window, np.asarray(digit), out=window)
-            left += digit.width + rng.integers(-2, 7)
-        framed.append(frame_as_mnist(page))
-    return as_bytes(framed)
+def slanted(digit: int, rng: np.random.Generator) -> torch.Tensor:
+    """A framed synthetic `digit`, now and then as slanted and stretched as hands do."""
+    drawing = sample_drawing(digit, rng)
+    if rng.random() < 0.5:
+        shear = np.array([[rng.uniform(0.7, 1.2), 0], [rng.normal(0, 0.25), 1]])
+        middle = (drawing.width / 2, drawing.height / 2)
+        strokes = [replace(s, points=(s.points - middle) @ shear * 0.7 + middle) for s in drawing.strokes]
+        drawing = replace(drawing, strokes=strokes)
+    return frame_as_mnist(drawing)
 
 
-def no_digits(rng: np.random.Generator, count: int):
-    """`count` framed pictures of what is no digit, float32 (1, 28, 28)."""
-    for _ in range(count):
-        if rng.random() < 0.3:
-            yield frame_as_mnist(letter(rng))
-            continue
-        lines = [turned(line, rng) for line in SHAPES[rng.integers(len(SHAPES))](rng)]
-        points = np.concatenate(lines)
-        scale = rng.uniform((0.6, 1)) if rng.random() < 0.5 else np.ones(2)  # narrower than high, as digits are
-        pen = 5 * np.clip(np.exp(rng.normal(0.2, 0.3)), 0.7, 2.5)
-        size = max(*(np.ptp(points, axis=0) * scale), 1e-3)
-        lines = [(line - points.min(axis=0)) * scale / size * SIDE + pen for line in lines]
-        yield frame_as_mnist(Drawing(2 * SIDE, 2 * SIDE, [Stroke(line, pen) for line in lines]).raster())
+def several(digits: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Two or three of `digits`, uint8 (N, 1, 28, 28), side by side, touching or nearly, framed as one."""
+    page = np.zeros((28, 28 * 4), np.uint8)
+    left = 4
+    for digit in digits[rng.integers(len(digits), size=rng.choice([2, 2, 3])), 0].numpy():
+        digit = Image.fromarray(digit).crop(Image.fromarray(digit).getbbox())
+        top = (28 - digit.height) // 2
+        window = page[top : top + digit.height, left : left + digit.width]
+        np.maximum(window, np.asarray(digit), out=window)
+        left += digit.width + rng.integers(-2, 7)
+    return frame_as_mnist(page)
+
+
+def several_drawn(rng: np.random.Generator) -> torch.Tensor:
+    """Two or three synthetic digits side by side, framed as one."""
+    left, lines = 0, []
+    for digit in rng.integers(10, size=rng.choice([2, 2, 3])):
+        strokes = [stroke.points for stroke in sample_drawing(digit, rng).strokes]
+        points = np.concatenate(strokes)
+        scale = rng.uniform(0.9, 1.1) / np.ptp(points[:, 1])
+        lines += [(stroke - points.min(axis=0)) * scale + (left, rng.normal(0, 0.05)) for stroke in strokes]
+        left += np.ptp(points[:, 0]) * scale + rng.uniform(-0.1, 0.3)
+    return framed(lines, rng)
+
+
+def no_digit(rng: np.random.Generator) -> torch.Tensor:
+    """A letter or a shape, framed."""
+    if rng.random() < 0.3:
+        return frame_as_mnist(letter(rng))
+    lines = [trembling(line, rng) for line in SHAPES[rng.integers(len(SHAPES))](rng)]
+    narrow = rng.uniform(0.6, 1, 2) if rng.random() < 0.5 else 1
+    return framed([line * narrow for line in lines], rng)
+
+
+def framed(lines: list[np.ndarray], rng: np.random.Generator) -> torch.Tensor:
+    """Lines, each (n, 2), drawn by some pen and framed: float32 (1, 28, 28)."""
+    points = np.concatenate(lines)
+    pen = 5 * np.clip(np.exp(rng.normal(0.2, 0.3)), 0.7, 2.5)
+    scale = SIDE / max(*np.ptp(points, axis=0), 1e-3)
+    strokes = [Stroke((line - points.min(axis=0)) * scale + pen, pen) for line in lines]
+    return frame_as_mnist(Drawing(2 * SIDE, 2 * SIDE, strokes).raster())
 
 
 def letter(rng: np.random.Generator) -> np.ndarray:
@@ -161,12 +188,51 @@ def dots(rng):
     return [point[None] for point in rng.random((rng.integers(2, 12), 2))]
 
 
+def signs(rng):
+    """Letters and signs of few straight strokes, unequal in their arms."""
+    scale = rng.uniform(0.5, 1.5, 2)
+    sign = SIGNS[rng.integers(len(SIGNS))]
+    return [np.array(line) * scale + rng.normal(0, 0.04, (len(line), 2)) for line in sign]
+
+
+SIGNS = [
+    [[(0, 0), (0, 1), (0.8, 1)]],  # L
+    [[(0, 0), (1, 0)], [(0.5, 0), (0.5, 1)]],  # T
+    [[(0, 0), (0, 0.8), (0.3, 1), (0.7, 1), (1, 0.8), (1, 0)]],  # U
+    [[(0, 0), (0.5, 1), (1, 0)]],  # V
+    [[(0, 0.6), (0.3, 1), (1, 0)]],  # a tick
+    [[(0, 0.5), (1, 0.5)], [(0.7, 0.2), (1, 0.5), (0.7, 0.8)]],  # an arrow
+    [[(0.5, 0), (0.5, 1)], [(0, 0.5), (1, 0.5)]],  # a plus
+    [[(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]],  # a box
+]
+
+
+def half_a_four(rng):
+    """The first stroke of a 4 drawn in two, which a digit network takes for a 1 or a 6."""
+    style = ("open", "open round", "closed", "peaked", "short leg", "long arm")[rng.integers(6)]
+    return [sample_drawing(4, rng, style=style).strokes[0].points / 600]
+
+
 def bars(rng):
     """One to three lines across."""
     return [np.array([[0, y], [1, y + rng.normal(0, 0.05)]]) for y in rng.random(rng.integers(1, 4))]
 
 
-SHAPES = [curves, curves, scribble, scribble, straight, straight, polygon, polygon, coil, filled, dots, bars]
+SHAPES = [
+    curves,
+    scribble,
+    scribble,
+    straight,
+    straight,
+    polygon,
+    polygon,
+    coil,
+    filled,
+    signs,
+    half_a_four,
+    dots,
+    bars,
+]
 
 
 def smooth(corners: np.ndarray) -> np.ndarray:
@@ -178,8 +244,8 @@ def smooth(corners: np.ndarray) -> np.ndarray:
     return line
 
 
-def turned(line: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The line with a hand's tremor."""
+def trembling(line: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The line as a hand draws it; long ones have their own wrongs."""
     return line + rng.normal(0, 0.01, line.shape) if len(line) < 50 else line
 
 
