@@ -390,7 +390,7 @@ def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, br
 def test_restart_and_run_again(pad):
     pad.draw(SEVEN)
     pad.expect_answer("7")
-    pad.page.evaluate(f"async () => {{ await {KERNEL}.restart(); await {KERNEL}.info; }}")
+    pad.page.evaluate("async () => { await jupyterapp.shell.currentWidget.sessionContext.restartKernel() }")
     pad.page.evaluate("() => jupyterapp.commands.execute('editmenu:clear-all')")
     expect(pad.sheet).to_have_count(0)
     pad.page.wait_for_function(f"() => {KERNEL}.status === 'idle'")
