@@ -11,10 +11,10 @@ export MNIST_KIT_HOME := $(abspath $(MNIST_KIT_HOME))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks clean
+.PHONY: help run test lab notebooks bench-pad clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
 run: .venv/ready  ## execute notebooks 01 to 05 on copies, then sum up
 	@$(BIN)/python tools/series.py
@@ -27,6 +27,9 @@ lab: .venv/ready  ## open JupyterLab on the notebooks (127.0.0.1, with its token
 
 notebooks: .venv/ready  ## execute the notebooks in place, to be committed
 	@$(BIN)/python tools/series.py --in-place
+
+bench-pad: .venv/ready  ## measure in a real browser how fast the drawing pad is
+	@$(BIN)/python tools/bench_pad.py
 
 clean:  ## remove .venv and caches; data/ and figs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info

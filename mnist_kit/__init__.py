@@ -9,7 +9,7 @@ from importlib import import_module
 _NAMES = {
     "errors": (
         "DataError DataNotFound DrawingError EmptyDrawing HistoryError HistoryNotFound ImageError MnistKitError "
-        "RecipeError StorageError TrainingError WeightsError"
+        "RecipeError RecognizerError StorageError TrainingError WeightsError"
     ),
     "files": "data_folder figures_folder home_folder",
     "data": "Digits Split class_table export_images load_mnist",
@@ -22,6 +22,7 @@ _NAMES = {
     "ink": "Drawing Stroke append_drawing read_drawings",
     "framing": "as_ink frame_as_mnist frame_as_paper",
     "recognizer": "Prediction Recognizer",
+    "splitting": "ReadDigit as_text split",
     "pad": "DigitPad",
     "synthetic": "load_digits make_digits sample_drawing",
 }

@@ -47,3 +47,7 @@ class EmptyDrawing(ImageError):
 
 class DrawingError(MnistKitError):
     """Strokes, or a file of drawings, are malformed."""
+
+
+class RecognizerError(MnistKitError):
+    """A recognizer of the reader's own does not answer with ten probabilities."""

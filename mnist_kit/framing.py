@@ -19,16 +19,16 @@ WORK_SIDE = 1024  # px; larger pictures are reduced to about this before anythin
 LEAST_CONTRAST = 26  # of 255; fainter differences from the paper are not ink
 
 
-def frame_as_mnist(ink: np.ndarray | Drawing) -> torch.Tensor:
+def frame_as_mnist(ink: np.ndarray | Drawing | Ink) -> torch.Tensor:
     """Frame ink the way MNIST framed its digits: longest side 20 px, centre of mass in the middle of 28 × 28.
 
-    ink: a raster, uint8 (height, width), white on black; or a drawing, which is drawn again at the width of MNIST's
-    pens, so that the brush does not change the answer. Returns float32 (1, 28, 28) in [0, 1].
+    ink: a raster, uint8 (height, width), white on black; or a drawing, finished or not, which is drawn again at the
+    width of MNIST's pens, so that the brush does not change the answer. Returns float32 (1, 28, 28) in [0, 1].
     Raises EmptyDrawing when there is no ink.
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits". Shifts are whole pixels, and the middle
     is pixel (14, 14), which gives MNIST's own images back unmoved.
     """
-    raster = _as_by_mnist_s_pen(ink) if isinstance(ink, Drawing) else ink
+    raster = ink if isinstance(ink, np.ndarray) else _as_by_mnist_s_pen(ink)
     digit = Image.fromarray(raster).crop(ink_box(raster))
     scale = DIGIT_SIDE / max(digit.size)
     digit = digit.resize([max(1, round(side * scale)) for side in digit.size], Image.Resampling.BILINEAR)
@@ -43,15 +43,14 @@ def frame_as_mnist(ink: np.ndarray | Drawing) -> torch.Tensor:
     return _as_input(framed)
 
 
-def frame_as_paper(ink: np.ndarray | Drawing) -> torch.Tensor:
+def frame_as_paper(ink: np.ndarray | Drawing | Ink) -> torch.Tensor:
     """Frame ink as the paper's program does: stretch the red rectangle to 28 × 28, whatever its aspect.
 
-    ink: a raster, uint8 (height, width), white on black, or a drawing. Returns float32 (1, 28, 28) in [0, 1], resized
-    as torchvision's `Resize` does (bilinear, antialiased). Raises EmptyDrawing when there is no ink.
+    ink: a raster, uint8 (height, width), white on black, or a drawing, finished or not. Returns float32 (1, 28, 28) in
+    [0, 1], resized as torchvision's `Resize` does (bilinear, antialiased). Raises EmptyDrawing when there is no ink.
     """
-    ink = Ink.of(ink) if isinstance(ink, Drawing) else ink
-    raster = ink.raster if isinstance(ink, Ink) else ink
-    rectangle = Image.fromarray(raster).crop(red_rectangle(ink))
+    raster = _raster(ink)
+    rectangle = Image.fromarray(raster).crop(ink_box(raster, _margin(ink)))
     return _as_input(np.asarray(rectangle.resize((SIDE, SIDE), Image.Resampling.BILINEAR)))
 
 
@@ -64,10 +63,7 @@ def red_rectangle(ink: np.ndarray | Drawing | Ink) -> tuple[int, int, int, int]:
     ink: a raster, uint8 (height, width); or a drawing, finished or not, whose margin is the radius of its widest pen.
     Returns (left, top, right, bottom) as `ink_box` does. Raises EmptyDrawing.
     """
-    if isinstance(ink, np.ndarray):
-        return ink_box(ink)
-    ink = Ink.of(ink) if isinstance(ink, Drawing) else ink
-    return ink_box(ink.raster, round(ink.widest_pen))
+    return ink_box(_raster(ink), _margin(ink))
 
 
 def ink_box(raster: np.ndarray, margin: int = 0) -> tuple[int, int, int, int]:
@@ -113,16 +109,27 @@ def as_ink(picture) -> np.ndarray:
     return np.rint(ink.clip(0, 255)).astype(np.uint8)
 
 
-def _as_by_mnist_s_pen(drawing: Drawing) -> np.ndarray:
-    """The drawing's raster, drawn again with MNIST's pen where its lines alone say what is to be seen."""
-    raster = drawing.raster()
-    strokes = drawing.strokes
-    if not raster.any() or any(stroke.erase for stroke in strokes):
-        return raster
+def _raster(ink: np.ndarray | Drawing | Ink) -> np.ndarray:
+    if isinstance(ink, Drawing):
+        return ink.raster()
+    return ink.raster if isinstance(ink, Ink) else ink
+
+
+def _margin(ink: np.ndarray | Drawing | Ink) -> int:
+    return 0 if isinstance(ink, np.ndarray) else round(ink.widest_pen)
+
+
+def _as_by_mnist_s_pen(ink: Drawing | Ink) -> np.ndarray:
+    """The raster of the drawing, drawn again with MNIST's pen where its lines alone say what is to be seen."""
+    strokes = ink.strokes
+    if not strokes or any(stroke.erase for stroke in strokes):
+        return _raster(ink)
     points = np.concatenate([stroke.points for stroke in strokes])
-    inside = (points >= 0).all() and (points <= (drawing.width, drawing.height)).all()
-    blob = np.ptp(points, axis=0).max() < 2 * max(stroke.radius for stroke in strokes)
-    return drawing.fitted(5 * DIGIT_SIDE, 5 * PEN_RADIUS).raster() if inside and not blob else raster
+    inside = (points >= 0).all() and (points <= (ink.width, ink.height)).all()
+    blob = np.ptp(points, axis=0).max() < 2 * ink.widest_pen
+    if blob or not inside:
+        return _raster(ink)
+    return Drawing(ink.width, ink.height, strokes).fitted(5 * DIGIT_SIDE, 5 * PEN_RADIUS).raster()
 
 
 def _as_input(pixels: np.ndarray) -> torch.Tensor:

@@ -6,7 +6,10 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 
 import json
 import math
+import warnings
+import zlib
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from numbers import Integral
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from mnist_kit.files import append_line, home_folder
 
 MAX_SIDE = 10_000  # px; a raster of 100 MB
 FILE_SIDE = 500  # px; the pad that recorded drawings without a size were made on
+LISTED = 10  # broken lines of a file that a warning names
 CHUNK = 1 << 16  # distances computed at once: small enough for the processor's cache
 
 
@@ -53,8 +57,9 @@ class Stroke:
 class Drawing:
     """Strokes, in the order they were drawn, on a pad of width × height pixels.
 
-    label: the digit that was meant, 0–9, where known; writer: who drew it. Raises DrawingError for a size outside
-    1–10,000 px, for strokes that are no `Stroke`, and for another label or writer.
+    label: the digit that was meant, 0–9, where known; writer: who drew it; time: when, as ISO 8601 text.
+    Raises DrawingError for a size outside 1–10,000 px, for strokes that are no `Stroke`, and for another label, writer
+    or time.
     """
 
     width: int = 800
@@ -62,6 +67,7 @@ class Drawing:
     strokes: tuple[Stroke, ...] = ()
     label: int | None = None
     writer: int | str | None = None
+    time: str | None = None
 
     def __post_init__(self):
         for side in (self.width, self.height):
@@ -77,14 +83,49 @@ class Drawing:
             object.__setattr__(self, "label", int(self.label))
         if not isinstance(self.writer, int | str | None):
             raise DrawingError(f"a writer is a number, a name or None, not {self.writer!r}")
+        try:
+            datetime.fromisoformat(self.time or "2000-01-01")
+        except (ValueError, TypeError) as error:
+            raise DrawingError(f"a time is ISO 8601 text as 2026-01-31T12:00:00+00:00, not {self.time!r}") from error
+
+    @property
+    def widest_pen(self) -> float:
+        """The largest radius, in pixels, of the pens that put ink; 0 where none did."""
+        return max((stroke.radius for stroke in self.strokes if not stroke.erase), default=0.0)
 
     def raster(self) -> np.ndarray:
         """The drawing as uint8 (height, width): white ink (255) on black (0), antialiased."""
-        return Ink.of(self).raster
+        raster = np.zeros((self.height, self.width), np.uint8)
+        for stroke in self.strokes:
+            _paint(raster, stroke)
+        return raster
 
     def to_image(self) -> Image.Image:
         """The raster as a PIL image of mode L."""
         return Image.fromarray(self.raster())
+
+    def to_svg(self) -> str:
+        """The drawing as an SVG document of the same size: each stroke a path, black ink on white.
+
+        Erasing strokes are masks over what was drawn before them, so that the paths stay whole.
+        """
+        size = f'width="{self.width}" height="{self.height}"'
+        paper = f'<rect {size} fill="#fff" stroke="none"/>'
+        # Several documents may share a page, and the names of masks are the page's.
+        name = f"erased-{zlib.crc32(self.to_json().encode()):08x}"
+        layers = ""
+        for index, stroke in enumerate(self.strokes):
+            places = "L".join(f"{x:.7g} {y:.7g}" for x, y in [*stroke.points[:1], *stroke.points])
+            path = f'<path d="M{places}" stroke-width="{2 * stroke.radius:.7g}"/>'
+            if stroke.erase:
+                mask = f'<mask id="{name}-{index}" maskUnits="userSpaceOnUse" {size}>{paper}{path}</mask>'
+                layers = f'{mask}<g mask="url(#{name}-{index})">{layers}</g>'
+            else:
+                layers += path
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {self.width} {self.height}">'
+            f'{paper}<g fill="none" stroke="#000" stroke-linecap="round" stroke-linejoin="round">{layers}</g></svg>'
+        )
 
     def fitted(self, side: int, radius: float) -> "Drawing":
         """The same lines drawn again by a pen of `radius` px, so large that the longest side of the ink is `side` px.
@@ -101,13 +142,14 @@ class Drawing:
         return replace(self, width=side + 2, height=side + 2, strokes=strokes)
 
     def to_json(self) -> str:
-        """One line of JSON: label, writer, strokes as lists of [x, y]; size, a radius and an erase flag per stroke."""
+        """One line of JSON: label, writer, time, size; per stroke its points as a list of [x, y], radius and erase."""
         return json.dumps(
             {
                 "label": self.label,
                 "writer": self.writer,
                 "strokes": [_plain(stroke.points) for stroke in self.strokes],
                 "size": [self.width, self.height],
+                "time": self.time,
                 "radii": [stroke.radius for stroke in self.strokes],
                 "erase": [stroke.erase for stroke in self.strokes],
             },
@@ -116,7 +158,7 @@ class Drawing:
 
     @classmethod
     def from_json(cls, line: str) -> "Drawing":
-        """Read what `to_json` writes; size (500 × 500), radii (10 px), erase, label and writer may be missing.
+        """Read what `to_json` writes; size (500 × 500), radii (10 px), erase, label, writer and time may be missing.
 
         Raises DrawingError for anything else.
         """
@@ -127,110 +169,170 @@ class Drawing:
             radii = row.get("radii", [Stroke.radius] * len(strokes))
             erase = row.get("erase", [False] * len(strokes))
             strokes = [Stroke(*parts) for parts in zip(strokes, radii, erase, strict=True)]
-            return cls(width, height, strokes, row.get("label"), row.get("writer"))
+            return cls(width, height, strokes, row.get("label"), row.get("writer"), row.get("time"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DrawingError(f"not a drawing as JSON, {error}: {line[:80]!r}") from error
 
 
 class Ink:
-    """A drawing that is being drawn: its strokes, and the raster that follows them point by point.
+    """A drawing that is being drawn: its strokes, the raster that follows them point by point, undo and redo.
 
     Each new point costs what its own segment costs, however much is drawn already, and the raster equals
-    `Drawing.raster()` of the same strokes bit for bit.
+    `Drawing.raster()` of the same strokes bit for bit. Undo and redo cost the same for every step.
     """
 
     def __init__(self, width: int = 800, height: int = 600):
         blank = Drawing(width, height)
         self.width, self.height = blank.width, blank.height
-        self.clear()
+        self.raster = blank.raster()
+        self._lines: list[_Line] = []
+        self._line: _Line | None = None  # what pen_move goes on with
+        self._past: list[_State] = []
+        self._future: list[_State] = []
 
     @classmethod
     def of(cls, drawing: Drawing) -> "Ink":
-        """Ink that has `drawing` on it already."""
+        """Ink that has `drawing` on it already; undo takes its strokes back one by one."""
         ink = cls(drawing.width, drawing.height)
         for stroke in drawing.strokes:
-            ink._paint(stroke)
+            ink._begin(stroke)
         return ink
 
     def pen_down(self, x: float, y: float, radius: float = 10.0, erase: bool = False) -> None:
         """Begin a stroke with a dot at (x, y). Raises DrawingError as `Stroke` does, and then changes nothing."""
-        self._paint(Stroke([[x, y]], radius, erase))
+        self._begin(Stroke([[x, y]], radius, erase))
 
     def pen_move(self, points) -> np.ndarray:
         """Go on with the last stroke through `points`, (n, 2), and return the new line, float32 (n + 1, 2).
 
-        Raises DrawingError as `Stroke` does, or without a stroke, and then changes nothing.
+        Raises DrawingError as `Stroke` does, or without a stroke since the last undo, redo or clear, and then changes
+        nothing.
         """
-        if not self._parts:
+        if self._line is None:
             raise DrawingError("there is no stroke to go on with; call pen_down first")
         points = as_points(points)
-        parts, radius, erase = self._parts[-1]
-        line = np.concatenate([parts[-1][-1:], points])
+        line = np.concatenate([self._line.parts[-1][-1:], points])
         if len(points):
-            _draw(self.raster, line, radius, erase)
-            parts.append(points)
+            _draw(self.raster, line, self._line.radius, self._line.erase)
+            self._line.parts.append(points)
         return line
 
-    def undo(self) -> None:
-        """Take the last stroke back, if there is one."""
-        strokes = self.strokes[:-1]
-        self.clear()
-        for stroke in strokes:
-            self._paint(stroke)
+    def undo(self) -> bool:
+        """Take the last stroke, or the last clearing, back; False where there is nothing to take back."""
+        return self._step(self._past, self._future)
+
+    def redo(self) -> bool:
+        """Do again what was taken back last; False where nothing was, or something new was drawn since."""
+        return self._step(self._future, self._past)
 
     def clear(self) -> None:
-        """Take all ink away."""
-        self.raster = np.zeros((self.height, self.width), np.uint8)
-        self._parts = []  # per stroke: the arrays its points arrived in, radius, erase
+        """Take all ink away; `undo` brings it back. A page without strokes stays as it is."""
+        if self._lines:
+            self._remember()
+            self._lines = []
+            self.raster = np.zeros_like(self.raster)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is something to take back."""
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether something was taken back that can be done again."""
+        return bool(self._future)
 
     @property
     def widest_pen(self) -> float:
         """The largest radius, in pixels, of the pens that put ink; 0 where none did."""
-        return max((radius for _, radius, erase in self._parts if not erase), default=0.0)
+        return max((line.radius for line in self._lines if not line.erase), default=0.0)
 
     @property
     def strokes(self) -> tuple[Stroke, ...]:
         """The strokes so far."""
-        return tuple(Stroke(np.concatenate(parts), radius, erase) for parts, radius, erase in self._parts)
+        return tuple(Stroke(np.concatenate(line.parts), line.radius, line.erase) for line in self._lines)
 
     @property
     def drawing(self) -> Drawing:
         """What is drawn so far."""
         return Drawing(self.width, self.height, self.strokes)
 
-    def _paint(self, stroke: Stroke) -> None:
-        # The doubled first point is the dot that pen_down leaves.
-        _draw(self.raster, np.concatenate([stroke.points[:1], stroke.points]), stroke.radius, stroke.erase)
-        self._parts.append(([stroke.points], stroke.radius, stroke.erase))
+    def _begin(self, stroke: Stroke) -> None:
+        self._remember()
+        _paint(self.raster, stroke)
+        self._line = _Line([stroke.points], stroke.radius, stroke.erase)
+        self._lines = [*self._lines, self._line]  # a new list: the old one is remembered
+
+    def _remember(self) -> None:
+        self._past.append(self._state())
+        self._future.clear()
+        self._line = None
+
+    def _state(self) -> "_State":
+        return self._lines, zlib.compress(self.raster, 1)
+
+    def _step(self, source: list["_State"], target: list["_State"]) -> bool:
+        if not source:
+            return False
+        target.append(self._state())
+        self._lines, raster = source.pop()
+        self.raster = np.frombuffer(bytearray(zlib.decompress(raster)), np.uint8).reshape(self.raster.shape)
+        self._line = None
+        return True
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A stroke that may still grow; parts: the arrays its points arrived in."""
+
+    parts: list[np.ndarray]
+    radius: float
+    erase: bool
+
+
+_State = tuple[list[_Line], bytes]  # strokes and raster, the latter compressed: mostly black, it shrinks to kilobytes
 
 
 def read_drawings(path: str | Path | None = None) -> list[Drawing]:
     """Read a file of drawings, a JSON object a line, blank lines passed over; `drawings.jsonl` at home by default.
 
-    Raises DrawingError for a missing file, and for a broken line with its number.
+    Broken lines are left out, and one warning for the file tells their numbers and what ails them. Raises DrawingError
+    for a file that cannot be read.
     """
-    path = Path(path) if path else home_folder() / "drawings.jsonl"
+    path = _drawings_path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
         raise DrawingError(f"cannot read drawings from {path}: {error}") from error
-    drawings = []
+    drawings, broken = [], []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            drawings.append(Drawing.from_json(line))
-        except DrawingError as error:
-            raise DrawingError(f"{path}, line {number}: {error}. Mend or delete the line.") from error
+        if line.strip():
+            try:
+                drawings.append(Drawing.from_json(line.decode()))
+            except (DrawingError, UnicodeDecodeError) as error:
+                broken.append(f"line {number}: {error}")
+    if broken:
+        more = f"\n… and {len(broken) - LISTED} more" if len(broken) > LISTED else ""
+        warnings.warn(
+            f"{path}: {len(broken)} of {len(drawings) + len(broken)} lines are broken and were left out; mend or "
+            "delete them:\n" + "\n".join(broken[:LISTED]) + more,
+            stacklevel=2,
+        )
     return drawings
 
 
 def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:
     """Add `drawing` as a line to `path`, `drawings.jsonl` in the home folder by default, and return the path.
 
-    Raises StorageError when the file cannot be written.
+    A drawing without a time gets that of now. Several processes may append at once. Raises StorageError when the file
+    cannot be written.
     """
-    return append_line(Path(path) if path else home_folder() / "drawings.jsonl", drawing.to_json())
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return append_line(_drawings_path(path), replace(drawing, time=drawing.time or now).to_json())
+
+
+def _drawings_path(path: str | Path | None) -> Path:
+    return Path(path) if path else home_folder() / "drawings.jsonl"
 
 
 def as_points(points) -> np.ndarray:
@@ -267,6 +369,12 @@ def _plain(points: np.ndarray) -> list:
         return int(value) if value.is_integer() else value
 
     return [[number(x), number(y)] for x, y in points]
+
+
+def _paint(raster: np.ndarray, stroke: Stroke) -> None:
+    """Draw the whole `stroke` into `raster`, in place."""
+    # The doubled first point is the dot that pen_down leaves.
+    _draw(raster, np.concatenate([stroke.points[:1], stroke.points]), stroke.radius, stroke.erase)
 
 
 def _draw(raster: np.ndarray, points: np.ndarray, radius: float, erase: bool) -> None:

@@ -1,159 +1,193 @@
 """The drawing pad: a widget to draw digits on and see what a network makes of them.
 
-Strokes, and the raster made from them, live in the kernel and are the one truth: the browser only shows them, and its
-pixels are never read back. So everything but the pointer itself works, and is tested, without a browser.
+Strokes, and the raster made from them, live in the kernel and are the one truth: a browser shows them, and its pixels
+are never read back. So everything but the pointer itself works, and is tested, without a browser.
 """
 
 import asyncio
 import base64
 import html
-import io
+import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 
 import ipywidgets as widgets
-import numpy as np
-from ipycanvas import MultiCanvas, hold_canvas
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image
 
-from mnist_kit.errors import EmptyDrawing
+from mnist_kit.errors import DrawingError, EmptyDrawing
+from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.framing import FRAMINGS, red_rectangle
-from mnist_kit.ink import Drawing, Ink, Stroke
+from mnist_kit.ink import Drawing, append_drawing, read_drawings
+from mnist_kit.own_recognizer import as_recognizer
+from mnist_kit.pad_pictures import answer_panel, answer_text, figure, picture_in_use, png
 from mnist_kit.recognizer import Prediction, Recognizer
+from mnist_kit.splitting import Box, ReadDigit, as_text, split
+from mnist_kit.surface import LEAST_RADIUS, MOST_RADIUS, RADIUS, Surface
 
-PAGE, INK, RED, TEXT = "#dcdcdc", "#0099FF88", "#ff2200", "#202020"
-SEEN_SIDE = 140  # px; of the shown 28 × 28, five times its size
-PANEL_WIDTH = 220  # px; of the answer beside the page
-GATHER = 0.03  # s; moves within it are drawn at once: one message a move would fall ever further behind the pointer
+PAUSE, SETTLE = 0.04, 0.005  # s without a new point, while the pen is down and after it: only then is it recognised
+REMEMBERED = 20  # answers that the history shows, and kept drawings that can be chosen
+REPLAY_STEP = 0.016  # s; in it a replayed pen passes REPLAY_POINTS points, about as fast as a hand
+REPLAY_POINTS = 2
 
 
 class DigitPad(widgets.VBox):
     """A page to draw on, of width × height pixels, and beside it what the network answers and what it was shown.
 
-    recognizer: what recognises; None makes it a plain drawing tool. `prediction` is the answer to what is drawn now,
-    a `Prediction`, or None until `recognise` was called and after each change.
+    recognizer: a `Recognizer`, or any function from an image, float32 (1, 28, 28) in [0, 1], to ten probabilities;
+    None makes the pad a plain drawing tool. auto: recognise by itself whenever the pen rests; else when asked to.
+    `digits` is the answer to what is drawn now, from left to right: several for a number, none as long as there is no
+    answer. `answers` has those given before: the drawing and the number as text.
     """
 
-    def __init__(self, recognizer: Recognizer | None = None, width: int = 800, height: int = 600):
-        self.recognizer = recognizer
-        self.prediction: Prediction | None = None
-        self._ink = Ink(width, height)
-        self._box: tuple[int, int, int, int] | None = None  # the red rectangle that is shown
-        self._canvas = MultiCanvas(
-            4, width=width, height=height, layout=widgets.Layout(width=f"{width}px", height=f"{height}px", flex="none")
-        )
-        self._page, self._strokes, self._marks, self._cursor = (self._canvas[layer] for layer in range(4))
-        self._build_controls()
-        body = widgets.HBox([self._canvas, self._panel], layout=widgets.Layout(flex_flow="row wrap"))
-        super().__init__([self._controls, body, self._message])
-        CanvasInput(self, self._canvas)
-        self._canvas.on_client_ready(self.shown(self._show_again))
-        self._show_again()
+    def __init__(
+        self,
+        recognizer: Recognizer | Callable | None = None,
+        width: int = 800,
+        height: int = 600,
+        auto: bool = True,
+    ):
+        self.recognizer = as_recognizer(recognizer)
+        self.digits: list[ReadDigit] = []
+        self.answers: list[tuple[Drawing, str]] = []
+        self._callbacks: list[Callable[[Prediction], None]] = []
+        self._answered: list[Box] = []  # the red rectangles of the last answer
+        self._timer: asyncio.TimerHandle | None = None
+        self._replaying: asyncio.Task | None = None
+        self._surface = Surface(width, height, self._changed, self._command, self._fail)
+        self._build(auto)
+        super().__init__([self._tools, self._body, self._message, self._keeping, self._history])
+        self.add_class("mnist-pad")
 
-    # What is drawn
+    @property
+    def prediction(self) -> Prediction | None:
+        """The answer to what is drawn now, of its last digit where it is a number; None as long as there is none."""
+        return self.digits[-1].prediction if self.digits else None
+
+    @property
+    def number(self) -> str:
+        """The answer as text, "?" for a digit that the recognizer is not sure of; empty as long as there is none."""
+        return as_text(self.digits)
 
     @property
     def drawing(self) -> Drawing:
         """The strokes so far."""
-        return self._ink.drawing
+        return self._surface.ink.drawing
 
     @property
     def image(self) -> Image.Image:
         """The raster as a PIL image of mode L: white ink on black, width × height."""
-        return Image.fromarray(self._ink.raster).copy()
+        return Image.fromarray(self._surface.ink.raster).copy()
 
     @property
     def radius(self) -> int:
         """Of the brush, 1–50 px."""
-        return self._brush.value
-
-    @property
-    def erasing(self) -> bool:
-        """Whether the pen takes ink away."""
-        return self._tool.value == "erase"
+        return self._surface.radius
 
     # Drawing: all of it works without a browser
 
     def pen_down(self, x: float, y: float, erase: bool = False) -> None:
         """Begin a stroke with a dot. x, y: pixels of the page. Raises DrawingError for NaN or infinity."""
-        self._ink.pen_down(x, y, self.radius, erase)
-        with held():
-            self._show_stroke(Stroke([[x, y]], self.radius, erase))
-            self._show_answer(None)
+        self._surface.pen_down(x, y, self.radius, erase)
 
     def pen_move(self, points) -> None:
-        """Go on with the stroke through `points`, (n, 2) in pixels. Raises DrawingError as `Ink.pen_move` does."""
-        line = self._ink.pen_move(points)
-        with held():
-            self._strokes.stroke_lines(line)
-            self._show_marks()
+        """Go on with the stroke through `points`, (n, 2) in pixels. Raises DrawingError for NaN, or without one."""
+        self._surface.pen_move(points)
 
     def pen_up(self) -> None:
         """End the stroke."""
-        self._show_marks()
+        self._surface.pen_up()
 
     def undo(self) -> None:
-        """Take the last stroke back."""
-        self._ink.undo()
-        self._show_all()
+        """Take the last stroke, or the last clearing, back."""
+        self._surface.undo()
+
+    def redo(self) -> None:
+        """Do again what was taken back last."""
+        self._surface.redo()
 
     def clear(self) -> None:
-        """Take all ink away."""
-        self._ink.clear()
-        self._show_all()
+        """Take all ink away. An answer that stood there goes into the history."""
+        self._remember()
+        self._surface.clear()
 
     def draw(self, drawing: Drawing) -> None:
         """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
-        self._ink = Ink.of(Drawing(self._ink.width, self._ink.height, drawing.strokes))
-        self._show_all()
+        self._remember()
+        self._surface.draw(drawing)
+
+    async def replay(self, drawing: Drawing) -> None:
+        """Draw `drawing` in place of what is there, as if by hand."""
+        self.clear()
+        for stroke in drawing.strokes:
+            self._surface.pen_down(*stroke.points[0].tolist(), stroke.radius, stroke.erase)
+            for first in range(1, len(stroke.points), REPLAY_POINTS):
+                await asyncio.sleep(REPLAY_STEP)
+                self._surface.pen_move(stroke.points[first : first + REPLAY_POINTS])
+            self._surface.pen_up()
+
+    # Recognising
 
     def recognise(self) -> Prediction | None:
         """Ask the recognizer what is drawn, show the answer and return it; None, with a word why, on an empty page.
 
         What else the recognizer raises is raised.
         """
-        self._show_answer(None)
+        self._cancel()
         if self.recognizer is None:
             self._say("this pad has no recognizer: make it with DigitPad(Recognizer.load())")
             return None
         try:
-            prediction = self.recognizer.predict(self.drawing)
-        except EmptyDrawing:
+            digits = split(self._surface.ink, self.recognizer)
+        except Exception:
+            self._show_answer([])
+            raise
+        self._show_answer(digits)
+        if not digits:
             self._say("nothing is drawn yet")
             return None
-        self._show_answer(prediction)
-        return prediction
+        for callback in self._callbacks:
+            self.shown(callback)(self.prediction)
+        return self.prediction
+
+    def on_prediction(self, callback: Callable[[Prediction], None]) -> None:
+        """Call `callback` with each new answer; what it raises is shown in the pad."""
+        self._callbacks.append(callback)
+
+    # Keeping
+
+    def keep(self, label: int | None = None) -> Path:
+        """Add the drawing, `label` being the digit that was meant, to the reader's `drawings.jsonl`; return its path.
+
+        Raises DrawingError for an empty page, StorageError when the file cannot be written.
+        """
+        if not self.drawing.strokes:
+            raise DrawingError("nothing is drawn yet that could be kept")
+        return append_drawing(replace(self.drawing, label=label))
+
+    def export(self, path: str | Path | None = None) -> Path:
+        """Save the drawing as a picture, PNG (white on black) or SVG by the suffix of `path`, and return the path.
+
+        The default is `exports/drawing.png` in the home folder. Raises DrawingError for another suffix, StorageError.
+        """
+        path = Path(path) if path else home_folder() / "exports" / "drawing.png"
+        if path.suffix not in (".png", ".svg"):
+            raise DrawingError(f"a drawing is exported as .png or .svg, not as {path.name!r}")
+        return write_atomically(path, self.drawing.to_svg().encode() if path.suffix == ".svg" else png(self.image))
 
     # Showing
 
     def snapshot(self) -> Image.Image:
-        """A picture of the pad in use, RGB: ink, red rectangle, answer, probabilities, and what the network sees."""
-        width, height = self._ink.width, self._ink.height
-        picture = Image.new("RGB", (width + PANEL_WIDTH, max(height, SEEN_SIDE + 280)), "white")
-        picture.paste(PAGE, (0, 0, width, height))
-        red, green, blue, alpha = ImageColor.getcolor(INK, "RGBA")
-        picture.paste((red, green, blue), (0, 0), self.image.point(lambda value: value * alpha // 255))
-        pen = ImageDraw.Draw(picture)
-        if self._box:
-            left, top, right, bottom = self._box
-            pen.rectangle((left, top, right - 1, bottom - 1), outline=RED, width=2)
-        if self.prediction is not None:
-            pen.text((16, 12), _answer(self.prediction), TEXT, ImageFont.load_default(28))
-            left, font = width + 20, ImageFont.load_default(16)
-            for digit, share in enumerate(self.prediction.probabilities):
-                top = 20 + 24 * digit
-                pen.text((left, top), str(digit), TEXT, font)
-                pen.rectangle((left + 20, top + 2, left + 20 + 100 * float(share), top + 16), INK[:7])
-                pen.text((left + 128, top), f"{share:.1%}", TEXT, font)
-            picture.paste(_seen(self.prediction), (left, 270))
-        return picture
+        """A picture of the pad in use, RGB: ink, red rectangles, answer, probabilities, and what the network sees."""
+        return picture_in_use(self._surface.ink.raster, self._surface.boxes, self.digits)
 
     def _repr_mimebundle_(self, **kwargs) -> dict | None:
         # Where no kernel runs (a code host, nbviewer) the widget has no view, and the picture is shown.
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle:
-            bundle["image/png"] = base64.b64encode(_png(self.snapshot())).decode()
+            bundle["image/png"] = base64.b64encode(png(self.snapshot())).decode()
         return bundle
 
     def shown(self, callback: Callable) -> Callable:
@@ -164,213 +198,179 @@ class DigitPad(widgets.VBox):
             try:
                 return callback(*arguments)
             except Exception as error:
-                self._say(f"{type(error).__name__}: {error}")
+                self._fail(error)
 
         return guarded
 
-    def show_brush(self, x: float | None = None, y: float | None = None) -> None:
-        """Outline the brush at (x, y), at its true size; nowhere without a position."""
-        with held():
-            self._cursor.clear()
-            if x is not None:
-                self._cursor.stroke_circle(x, y, self.radius)
+    # What happens
 
-    def _build_controls(self) -> None:
-        self._tool = widgets.ToggleButtons(options=["draw", "erase"], tooltips=["put ink", "take ink away"])
-        self._tool.style.button_width = "70px"
-        self._brush = widgets.IntSlider(10, 1, 50, description="brush (px)", layout=widgets.Layout(width="260px"))
-        buttons = []
-        for name, action in {"undo": self.undo, "clear": self.clear, "recognise": self.recognise}.items():
-            button = widgets.Button(description=name, layout=widgets.Layout(width="90px"))
-            button.on_click(self.shown(lambda _, action=action: action()))
-            buttons.append(button)
-        self._framing = widgets.Dropdown(
-            options=list(FRAMINGS), description="framing", layout=widgets.Layout(width="180px")
+    def _changed(self, finished: bool) -> None:
+        self.digits = []
+        if self._auto.value and self.recognizer and self._surface.ink.raster.any():
+            self._surface.boxes = self._growing_boxes()  # the answer stays until there is a new one
+            self._recognise_after(SETTLE if finished else PAUSE)
+        else:
+            self._cancel()
+            self._show_answer([])
+
+    def _recognise_after(self, seconds: float) -> None:
+        """Recognise when nothing has happened for so long: only the latest state of the ink is worth an answer."""
+        self._cancel()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no kernel, nobody to wait for an answer
+            return
+        self._timer = loop.call_later(seconds, self.shown(self.recognise))
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _command(self, name: str) -> None:
+        self.shown(getattr(self, name))()
+
+    def _remember(self) -> None:
+        """Put the answer to the drawing that is about to go into the history."""
+        if self._timer is not None:
+            self.shown(self.recognise)()
+        if not self.digits:
+            return
+        self.answers.append((self.drawing, self.number))
+        latest = reversed(self.answers[-REMEMBERED:])
+        figures = [figure(drawing.to_image(), number) for drawing, number in latest]
+        self._history.value = (
+            f'<div class="mnist-history" role="group" aria-label="earlier answers">{"".join(figures)}</div>'
         )
-        # A recognizer of the reader's own, or with a framing of its own, has nothing to switch.
+
+    def _switch_framing(self, _change) -> None:
+        self.recognizer = copy(self.recognizer)
+        self.recognizer.framing = self._framing.value
+        if self._surface.ink.strokes:
+            self.recognise()
+
+    def _keep_chosen(self) -> None:
+        path = self.keep(self._label.value)
+        self._list_kept()
+        self._say(f"kept in {path}")
+
+    def _list_kept(self) -> None:
+        with warnings.catch_warnings(record=True) as complaints:
+            warnings.simplefilter("always")
+            drawings = read_drawings() if (home_folder() / "drawings.jsonl").exists() else []
+        first = max(0, len(drawings) - REMEMBERED)
+        self._kept.options = [
+            (f"{number}: {'?' if drawing.label is None else drawing.label}", drawing)
+            for number, drawing in reversed(list(enumerate(drawings[first:], start=first + 1)))
+        ]
+        self._kept.index = 0 if drawings else None
+        self._say(" ".join(str(complaint.message) for complaint in complaints))
+
+    def _load_chosen(self) -> None:
+        if self._kept.value is None:
+            raise DrawingError("no drawing was kept yet")
+        self.draw(self._kept.value)
+
+    def _replay_chosen(self) -> None:
+        if self._kept.value is None:
+            raise DrawingError("no drawing was kept yet")
+        if self._replaying is not None:
+            self._replaying.cancel()
+        self._replaying = asyncio.ensure_future(self.replay(self._kept.value))
+
+    # Widgets
+
+    def _build(self, auto: bool) -> None:
+        self._tool = widgets.ToggleButtons(
+            options=[("draw", False), ("erase", True)], tooltips=["put ink", "take ink away"]
+        )
+        self._tool.style.button_width = "70px"
+        self._brush = widgets.IntSlider(
+            RADIUS, LEAST_RADIUS, MOST_RADIUS, description="brush (px)", layout=widgets.Layout(width="260px")
+        )
+        widgets.link((self._tool, "value"), (self._surface, "erasing"))
+        widgets.link((self._brush, "value"), (self._surface, "radius"))
+        self._auto = widgets.Checkbox(
+            auto, description="auto", indent=False, tooltip="recognise by itself", layout=widgets.Layout(width="70px")
+        )
+        self._framing = widgets.Dropdown(
+            options=list(FRAMINGS), description="framing", layout=widgets.Layout(width="170px")
+        )
         if getattr(self.recognizer, "framing", None) in FRAMINGS:
             self._framing.value = self.recognizer.framing
             self._framing.observe(self.shown(self._switch_framing), "value")
-        else:
+        else:  # a framing of the reader's own
             self._framing.layout.display = "none"
-        self._controls = widgets.HBox(
-            [self._tool, self._brush, *buttons, self._framing], layout=widgets.Layout(flex_flow="row wrap")
+        self._label = widgets.Dropdown(
+            options=[("–", None), *((str(digit), digit) for digit in range(10))],
+            description="it should have been",
+            style={"description_width": "initial"},
+            layout=widgets.Layout(width="200px"),
         )
-        self._bars = widgets.HTML()
-        self._seen = widgets.Image(format="png", width=SEEN_SIDE, height=SEEN_SIDE)
-        self._panel = widgets.VBox([self._bars, self._seen], layout=widgets.Layout(width=f"{PANEL_WIDTH}px"))
-        self._panel.layout.display = "none" if self.recognizer is None else None
-        self._message = widgets.HTML()
+        self._kept = widgets.Dropdown(description="kept", layout=widgets.Layout(width="190px"))
+        self._panel, self._message, self._history = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        ask = self._button("recognise", self.recognise, "ask what is drawn (d)")
+        self._tools = _row(
+            self._tool,
+            self._brush,
+            self._button("undo", self.undo, "take the last stroke back (Ctrl+Z)"),
+            self._button("redo", self.redo, "do it again (Ctrl+Shift+Z)"),
+            self._button("clear", self.clear, "take all ink away (c)"),
+            ask,
+            self._auto,
+            self._framing,
+        )
+        self._keeping = _row(
+            self._label,
+            self._button("keep", self._keep_chosen, "add the drawing to drawings.jsonl"),
+            self._kept,
+            self._button("load", self._load_chosen, "put the kept drawing on the pad"),
+            self._button("replay", self._replay_chosen, "draw the kept drawing as it was drawn"),
+            self._button("PNG", lambda: self._export_as("png"), "save the drawing as a picture"),
+            self._button("SVG", lambda: self._export_as("svg"), "save the drawing as lines"),
+        )
+        self._body = widgets.HBox([self._surface])
+        self._body.add_class("mnist-body")
+        if self.recognizer is not None:
+            self._body.children += (self._panel,)
+        else:
+            for control in (ask, self._auto, self._framing):
+                control.layout.display = "none"
+        self._list_kept()
 
-    def _switch_framing(self, _change) -> None:
-        answered = self.prediction is not None
-        self.recognizer = Recognizer(self.recognizer.model, self._framing.value)
-        if answered:
-            self.recognise()
+    def _button(self, name: str, action: Callable, tooltip: str) -> widgets.Button:
+        button = widgets.Button(description=name, tooltip=tooltip, layout=widgets.Layout(width="auto"))
+        button.on_click(self.shown(lambda _: action()))
+        return button
+
+    def _export_as(self, suffix: str) -> None:
+        self._say(f"saved as {self.export(home_folder() / 'exports' / f'drawing.{suffix}')}")
 
     def _say(self, message: str) -> None:
         self._message.value = f'<div role="status">{html.escape(message)}</div>'
 
-    def _show_again(self) -> None:
-        """Draw every layer for a browser that has just come: it knows nothing of what another one was sent."""
-        # ipycanvas believes that the new browser's current canvas is the old one's, and would draw on none.
-        self._canvas._canvas_manager._current_canvas = None
-        with held():
-            self._page.fill_style = PAGE
-            self._page.fill_rect(0, 0, self._ink.width, self._ink.height)
-            self._strokes.line_cap = self._strokes.line_join = "round"
-            self._strokes.stroke_style = self._strokes.fill_style = _over_page(INK)
-            self._marks.stroke_style, self._marks.line_width = RED, 2
-            self._marks.fill_style, self._marks.font = TEXT, "28px sans-serif"
-            self._cursor.stroke_style = TEXT
-            self._show_strokes()
-            self._show_answer(self.prediction)
+    def _fail(self, error: Exception) -> None:
+        self._say(f"{type(error).__name__}: {error}")
 
-    def _show_all(self) -> None:
-        with held():
-            self._show_strokes()
-            self._show_answer(None)
-
-    def _show_strokes(self) -> None:
-        self._strokes.clear()
-        for stroke in self._ink.strokes:
-            self._show_stroke(stroke)
-
-    def _show_stroke(self, stroke: Stroke) -> None:
-        x, y = stroke.points[0].tolist()
-        self._strokes.global_composite_operation = "destination-out" if stroke.erase else "source-over"
-        self._strokes.line_width = 2 * stroke.radius
-        self._strokes.fill_circle(x, y, stroke.radius)
-        if len(stroke.points) > 1:
-            self._strokes.stroke_lines(stroke.points)
-
-    def _show_answer(self, prediction: Prediction | None) -> None:
-        self.prediction = prediction
+    def _show_answer(self, digits: list[ReadDigit]) -> None:
+        self.digits = digits
+        self._answered = [digit.box for digit in digits]
+        self._surface.show(answer_text(self.number), self._answered or self._growing_boxes())
+        self._panel.value = answer_panel([digit.prediction for digit in digits])
         self._say("")
-        self._bars.value = _bars(prediction)
-        self._seen.value = _png(_seen(prediction))
-        self._show_marks(force=True)
 
-    def _show_marks(self, force: bool = False) -> None:
-        box = self._red_rectangle()
-        if box == self._box and not force:
-            return
-        self._box = box
-        with held():
-            self._marks.clear()
-            if box:
-                left, top, right, bottom = box
-                self._marks.stroke_rect(left, top, right - left, bottom - top)
-            if self.prediction is not None:
-                self._marks.fill_text(_answer(self.prediction), 16, 36)
-
-    def _red_rectangle(self) -> tuple[int, int, int, int] | None:
+    def _growing_boxes(self) -> list[Box]:
+        """The red rectangles while ink is added: those of the last answer and one of the new stroke, or one of all."""
+        new = self._surface.pen_box
+        if self._answered:
+            return [*self._answered, new] if new else self._answered
         try:
-            return red_rectangle(self._ink)
+            return [red_rectangle(self._surface.ink)]
         except EmptyDrawing:
-            return None
+            return []
 
 
-class CanvasInput:
-    """The pointer, as far as ipycanvas tells of it: its events become `pen_down`, `pen_move` and `pen_up` of a pad.
-
-    It tells no mouse button, so erasing is a tool of the pad; a pointer that leaves the page ends its stroke.
-    """
-
-    def __init__(self, pad: DigitPad, canvas: MultiCanvas):
-        self._pad = pad
-        self._down = False
-        self._moves: list[tuple[float, float]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        canvas.on_mouse_down(pad.shown(self._press))
-        canvas.on_mouse_move(pad.shown(self._move))
-        canvas.on_mouse_up(pad.shown(self._release))
-        canvas.on_mouse_out(pad.shown(self._leave))
-        canvas.on_touch_start(pad.shown(lambda touches: self._press(*touches[0])))
-        canvas.on_touch_move(pad.shown(lambda touches: self._move(*touches[0])))
-        canvas.on_touch_end(pad.shown(lambda _: self._leave()))
-        canvas.on_touch_cancel(pad.shown(lambda _: self._leave()))
-
-    def _press(self, x: float, y: float) -> None:
-        self._release()
-        self._pad.pen_down(x, y, self._pad.erasing)
-        self._down = True
-
-    def _move(self, x: float, y: float) -> None:
-        self._moves.append((x, y))
-        if self._timer is None:
-            try:
-                self._timer = asyncio.get_running_loop().call_later(GATHER, self._pad.shown(self._flush))
-            except RuntimeError:  # no loop, no kernel: nothing to wait for
-                self._flush()
-
-    def _release(self, *_position) -> None:
-        self._flush()
-        if self._down:
-            self._down = False
-            self._pad.pen_up()
-
-    def _leave(self, *_position) -> None:
-        self._release()
-        self._pad.show_brush()
-
-    def _flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        moves, self._moves = self._moves, []
-        if moves:
-            self._pad.show_brush(*moves[-1])
-            if self._down:
-                self._pad.pen_move(moves)
-
-
-@contextmanager
-def held():
-    """ipycanvas's `hold_canvas`, which after an exception inside it would hold back everything for ever."""
-    failure = None
-    with hold_canvas():
-        try:
-            yield
-        except Exception as error:
-            failure = error
-    if failure:
-        raise failure
-
-
-def _answer(prediction: Prediction) -> str:
-    return f"predict: {prediction.digit}"
-
-
-def _bars(prediction: Prediction | None) -> str:
-    """The ten probabilities as rows of HTML, in the colours of the reader's theme; ten empty rows without an answer."""
-    shares = [""] * 10 if prediction is None else [f"{share:.1%}" for share in prediction.probabilities]
-    bar = f"height:12px;background:{INK[:7]}"
-    rows = "".join(
-        f'<div style="display:flex;align-items:center;height:20px"><span style="width:16px">{digit}</span>'
-        f'<span style="width:110px;margin-right:8px"><div style="width:{share or 0};{bar}"></div></span>{share}</div>'
-        for digit, share in enumerate(shares)
-    )
-    return f'<div role="group" aria-label="probabilities of the digits 0 to 9">{rows}</div>'
-
-
-def _seen(prediction: Prediction | None) -> Image.Image:
-    """The 28 × 28 that the network was shown, enlarged, mode L; black where nothing was."""
-    if prediction is None:
-        return Image.new("L", (SEEN_SIDE, SEEN_SIDE))
-    pixels = (np.asarray(prediction.image).reshape(28, 28) * 255).round().astype(np.uint8)
-    return Image.fromarray(pixels).resize((SEEN_SIDE, SEEN_SIDE), Image.Resampling.NEAREST)
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "png")
-    return file.getvalue()
-
-
-def _over_page(colour: str) -> str:
-    """A see-through colour as it looks on the page, opaque: where pieces of a line overlap, nothing darkens."""
-    *ink, alpha = ImageColor.getcolor(colour, "RGBA")
-    page = ImageColor.getcolor(PAGE, "RGB")
-    mixed = [round(over * alpha / 255 + under * (1 - alpha / 255)) for over, under in zip(ink, page, strict=True)]
-    return "#" + bytes(mixed).hex()
+def _row(*children: widgets.Widget) -> widgets.HBox:
+    row = widgets.HBox(children)
+    row.add_class("mnist-row")
+    return row

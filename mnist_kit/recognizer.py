@@ -1,6 +1,6 @@
 """From a drawing, or any picture of a digit, to the digit it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mnist_kit.checkpoints import load_weights
+from mnist_kit.doubt import digit_likeness
 from mnist_kit.errors import ImageError
-from mnist_kit.framing import FRAMINGS, SIDE, as_ink
-from mnist_kit.ink import Drawing
+from mnist_kit.framing import FRAMINGS, SIDE, as_ink, frame_as_mnist
+from mnist_kit.ink import Drawing, Ink
 
 Framing = Callable[[np.ndarray | Drawing], Tensor]
 BATCH = 500  # images at once: bounds the memory, and is as quick as any
@@ -21,15 +22,22 @@ class Prediction:
     """What a network makes of a picture.
 
     digit: 0–9, the most probable; probabilities: float32 (10,), sum 1; image: float32 (1, 28, 28) in [0, 1], what the
-    network was shown.
+    network was shown; likeness: how much the picture looks like a digit at all, in [0, 1].
     """
 
     digit: int
     probabilities: np.ndarray
     image: Tensor
+    likeness: float = 1.0
+
+    @property
+    def sure(self) -> bool:
+        """Whether the picture looks like a digit, and like this one more than like all the others."""
+        return self.likeness >= 0.5 and bool(self.probabilities[self.digit] >= 0.5)
 
     def __repr__(self) -> str:
-        return f"Prediction(digit={self.digit}, probability={self.probabilities[self.digit]:.1%})"
+        doubt = "" if self.sure else ", not sure"
+        return f"Prediction(digit={self.digit}, probability={self.probabilities[self.digit]:.1%}{doubt})"
 
 
 class Recognizer:
@@ -57,13 +65,26 @@ class Recognizer:
         return cls(load_weights(name), framing)
 
     def predict(self, picture) -> Prediction:
-        """Recognise one digit: a `Drawing`, or a picture as `as_ink` takes them (PIL image, array, tensor, path).
+        """One digit: a `Drawing` or `Ink`, or a picture as `as_ink` takes them (PIL image, array, tensor, path).
 
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
-        image = self.frame(picture)
-        probabilities = self.predict_images(image[None])[0]
-        return Prediction(int(probabilities.argmax()), probabilities, image)
+        return self.predict_inks([_as_ink(picture)])[0]
+
+    def predict_inks(self, inks: Sequence[np.ndarray | Drawing | Ink]) -> list[Prediction]:
+        """Recognise one digit in each of `inks` together: drawings, or rasters, uint8 (H, W), white ink on black.
+
+        Raises EmptyDrawing where there is no ink.
+        """
+        if not inks:
+            return []
+        images = torch.stack([self._frame(ink) for ink in inks])
+        by_mnist = self.framing in ("mnist", frame_as_mnist)
+        likeness = digit_likeness(images if by_mnist else torch.stack([frame_as_mnist(ink) for ink in inks]))
+        return [
+            Prediction(int(probabilities.argmax()), probabilities, image, float(like))
+            for probabilities, image, like in zip(self.predict_images(images), images, likeness, strict=True)
+        ]
 
     def predict_images(self, images: Tensor) -> np.ndarray:
         """Probabilities, float32 (N, 10), of images framed already: (N, 1, 28, 28), uint8 or float in [0, 1].
@@ -87,7 +108,15 @@ class Recognizer:
 
     def frame(self, picture) -> Tensor:
         """What the network is shown of `picture`: float32 (1, 28, 28) in [0, 1]. Raises as `predict` does."""
-        if isinstance(picture, Tensor):
-            picture = picture.detach().cpu().numpy()
-        ink = picture if isinstance(picture, Drawing) else as_ink(picture)
-        return FRAMINGS.get(self.framing, self.framing)(ink)
+        return self._frame(_as_ink(picture))
+
+    def _frame(self, ink: np.ndarray | Drawing | Ink) -> Tensor:
+        if callable(self.framing):
+            return self.framing(ink.drawing if isinstance(ink, Ink) else ink)
+        return FRAMINGS[self.framing](ink)
+
+
+def _as_ink(picture) -> np.ndarray | Drawing | Ink:
+    if isinstance(picture, Tensor):
+        picture = picture.detach().cpu().numpy()
+    return picture if isinstance(picture, Drawing | Ink) else as_ink(picture)

@@ -71,7 +71,7 @@ def test_every_public_name_loads_and_is_documented_and_importing_is_light():
         "import sys, mnist_kit\n"
         "assert 'torch' not in sys.modules and 'ipywidgets' not in sys.modules\n"
         "from mnist_kit import fit, load_mnist, Net, Recognizer\n"
-        "assert 'ipywidgets' not in sys.modules and 'ipycanvas' not in sys.modules\n"
+        "assert 'ipywidgets' not in sys.modules and 'anywidget' not in sys.modules\n"
         "for name in mnist_kit.__all__:\n"
         "    value = getattr(mnist_kit, name)\n"
         "    assert isinstance(value, dict) or value.__doc__, name\n"

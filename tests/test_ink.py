@@ -1,14 +1,22 @@
 import json
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from datetime import datetime
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnist_kit import ink as ink_module
 from mnist_kit.errors import DrawingError, StorageError
 from mnist_kit.ink import Drawing, Ink, Stroke, append_drawing, read_drawings
 
 WIDTH, HEIGHT = 60, 40
+coverage = ink_module._coverage
 
 coordinates = st.one_of(st.floats(-30, 90, width=32), st.floats(-(2.0**100), 2.0**100, width=32))
 strokes = st.builds(
@@ -24,6 +32,7 @@ drawings = st.builds(
     strokes=st.lists(strokes, max_size=5),
     label=st.none() | st.integers(0, 9),
     writer=st.none() | st.integers() | st.text(),
+    time=st.none() | st.datetimes().map(datetime.isoformat),
 )
 
 
@@ -45,15 +54,59 @@ def test_the_incremental_raster_is_the_full_one_bit_for_bit(drawing):
     np.testing.assert_array_equal(ink.raster, drawing.raster())
 
 
-@given(drawings, strokes)
+@given(st.lists(strokes | st.sampled_from(["undo", "redo", "clear"]), max_size=12))
 @settings(deadline=None)
-def test_undo_takes_back_exactly_the_last_stroke(drawing, stroke):
-    ink = Ink.of(drawing)
-    ink.pen_down(*stroke.points[0], stroke.radius, stroke.erase)
-    ink.pen_move(stroke.points[1:])
+def test_undo_and_redo_walk_through_the_states(actions):
+    ink = Ink(WIDTH, HEIGHT)
+    past, state, future = [], (), []
+    for action in actions:
+        if action == "undo":
+            assert ink.undo() == bool(past)
+            if past:
+                future.append(state)
+                state = past.pop()
+        elif action == "redo":
+            assert ink.redo() == bool(future)
+            if future:
+                past.append(state)
+                state = future.pop()
+        elif action == "clear":
+            ink.clear()
+            if state:
+                past.append(state)
+                state, future = (), []
+        else:
+            ink.pen_down(*action.points[0], action.radius, action.erase)
+            ink.pen_move(action.points[1:])
+            past.append(state)
+            state, future = (*state, action), []
+        assert (ink.can_undo, ink.can_redo) == (bool(past), bool(future))
+        assert ink.strokes == state
+        np.testing.assert_array_equal(ink.raster, Drawing(WIDTH, HEIGHT, state).raster())
+
+
+def test_undo_ends_the_stroke_that_was_being_drawn():
+    ink = Ink(WIDTH, HEIGHT)
+    ink.pen_down(10, 10)
+    ink.pen_down(30, 10)
     ink.undo()
-    assert ink.drawing.strokes == drawing.strokes
-    np.testing.assert_array_equal(ink.raster, drawing.raster())
+    with pytest.raises(DrawingError, match="pen_down"):
+        ink.pen_move([[50, 10]])
+    ink.redo()
+    assert ink.strokes == (Stroke([[10, 10]]), Stroke([[30, 10]]))
+
+
+def test_a_new_point_costs_the_same_after_thousands():
+    rng = np.random.default_rng(0)
+    ink = Ink()
+    ink.pen_down(400, 300)
+    drawn = []  # pixels looked at per point: what the point's own segment needs, and no more
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ink_module, "_coverage", lambda *args: drawn.append(args[-1] * args[-2]) or coverage(*args))
+        for point in rng.uniform((395, 295), (405, 305), (5000, 2)):
+            ink.pen_move([point])
+    assert len(ink.strokes[0].points) == len(drawn) + 1 == 5001
+    assert max(drawn[-1000:]) <= 1.1 * max(drawn[:1000])
 
 
 @given(drawings)
@@ -121,7 +174,16 @@ def test_bad_radius(radius):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"width": 0}, {"height": 100_000}, {"width": 2.5}, {"label": 10}, {"label": 3.0}, {"strokes": [[[1, 2]]]}],
+    [
+        {"width": 0},
+        {"height": 100_000},
+        {"width": 2.5},
+        {"label": 10},
+        {"label": 3.0},
+        {"time": "now"},
+        {"time": 7},
+        {"strokes": [[[1, 2]]]},
+    ],
 )
 def test_bad_drawing(fields):
     with pytest.raises(DrawingError):
@@ -149,29 +211,76 @@ def test_drawings_are_appended_and_read_back(tmp_path, monkeypatch):
     append_drawing(first)
     path = append_drawing(second)
     assert path == tmp_path / "drawings.jsonl"
-    assert read_drawings(path) == [first, second]
+    kept = read_drawings(path)
+    assert [replace(drawing, time=None) for drawing in kept] == [first, second]
+    assert all(datetime.fromisoformat(drawing.time).tzinfo for drawing in kept)
+    timed = replace(first, time="2026-01-31T12:00:00+01:00")
+    assert read_drawings(append_drawing(timed))[-1] == timed
     assert all(set(json.loads(line)) >= {"label", "writer", "strokes"} for line in path.open())
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "{",
-        "[]",
-        "7",
-        '{"label": 1}',
-        '{"strokes": [[[1, 2]]], "radii": [1, 2]}',
-        '{"strokes": [[[1, NaN]]]}',
-        '{"strokes": 3}',
-        '{"strokes": [], "size": [0, 0]}',
-        '{"strokes": [], "label": 11}',
+        b"{",
+        b"[]",
+        b"7",
+        b'{"label": 1}',
+        b'{"strokes": [[[1, 2]]], "radii": [1, 2]}',
+        b'{"strokes": [[[1, NaN]]]}',
+        b'{"strokes": 3}',
+        b'{"strokes": [], "size": [0, 0]}',
+        b'{"strokes": [], "label": 11}',
+        b'{"strokes": [], "time": "noon"}',
     ],
 )
-def test_a_broken_line_is_named_by_file_and_number(tmp_path, line):
+def test_a_broken_line_is_named_and_the_rest_is_read(tmp_path, line):
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"strokes": []}\n\n' + line + "\n")
-    with pytest.raises(DrawingError, match=r"mine\.jsonl, line 3"):
-        read_drawings(path)
+    good = Drawing(strokes=[Stroke([[1, 2]])])
+    path.write_bytes(b"\n".join([good.to_json().encode(), b"", line, good.to_json().encode(), b"\xff"]))
+    with pytest.warns(UserWarning, match=r"mine\.jsonl: 2 of 4 lines[^\n]*\nline 3: .*\nline 5: ") as caught:
+        assert read_drawings(path) == [good, good]
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_a_whole_file_gives_no_warning(tmp_path):
+    path = append_drawing(Drawing(), tmp_path / "mine.jsonl")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_drawings(path)) == 1
+
+
+def test_processes_that_append_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    code = (
+        "import sys; from mnist_kit.ink import Drawing, Stroke, append_drawing\n"
+        "drawings = [Drawing(strokes=[Stroke([[n, 1]] * 1000)], writer=sys.argv[2]) for n in range(40)]\n"
+        "for drawing in drawings: append_drawing(drawing, sys.argv[1])"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(path), writer]) for writer in "abc"]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    drawings = read_drawings(path)
+    for writer in "abc":
+        own = [int(drawing.strokes[0].points[0, 0]) for drawing in drawings if drawing.writer == writer]
+        assert own == list(range(40))
+
+
+def test_svg_has_the_strokes_round_and_true():
+    drawing = Drawing(
+        80, 50, [Stroke([[10, 20], [30.5, 40]], 3), Stroke([[20, 20]], 6, erase=True), Stroke([[5, 5]], 2)]
+    )
+    root = ElementTree.fromstring(drawing.to_svg())
+    space = "{http://www.w3.org/2000/svg}"
+    assert (root.get("width"), root.get("height"), root.get("viewBox")) == ("80", "50", "0 0 80 50")
+    paths = {path.get("d"): path for path in root.iter(f"{space}path")}
+    assert [path.get("stroke-width") for path in paths.values()] == ["12", "6", "4"]
+    assert "M10 20L10 20L30.5 40" in paths
+    (mask,) = root.iter(f"{space}mask")
+    (erased,) = (group for group in root.iter(f"{space}g") if group.get("mask"))
+    assert erased.get("mask") == f"url(#{mask.get('id')})"
+    assert [path.get("stroke-width") for path in erased.iter(f"{space}path")] == ["6"]  # the later dot is not erased
+    other = Drawing(80, 50, [*drawing.strokes, Stroke([[1, 1]])])
+    assert mask.get("id") not in other.to_svg()
 
 
 def test_files_that_are_not_there(tmp_path):

@@ -1,22 +1,22 @@
 import asyncio
 import base64
 import io
+import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from ipycanvas.canvas import _CANVAS_MANAGER
+import torch
 from PIL import Image
 from torch import nn
 
-from mnist_kit.errors import DrawingError
+from mnist_kit.errors import DrawingError, RecognizerError
 from mnist_kit.framing import frame_as_mnist, frame_as_paper, red_rectangle
-from mnist_kit.ink import Drawing, Stroke
-from mnist_kit.pad import GATHER, DigitPad, held
+from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
+from mnist_kit.pad import PAUSE, DigitPad
 from mnist_kit.recognizer import Recognizer
 
 SEVEN = [[60, 40], [140, 45], [90, 160]]
+ONE_HOT = [0.0] * 7 + [1.0, 0.0, 0.0]
 
 
 class Sevens(nn.Module):
@@ -26,42 +26,34 @@ class Sevens(nn.Module):
         return images.new_tensor([0, 0, 0, 0, 0, 0, 0, 5, 0, 0]).expand(len(images), 10)
 
 
-class Broken:
-    def predict(self, picture):
-        raise ValueError("my <own> fault")
-
-
 @pytest.fixture
 def pad() -> DigitPad:
     return DigitPad(Recognizer(Sevens()), 300, 200)
 
 
-@pytest.fixture
-def sent(monkeypatch) -> list:
-    """The drawing commands that go to the browser, each with its buffers."""
-    commands = []
-
-    def record(canvas, command, buffers=()):
-        commands.append((canvas, command, buffers))
-
-    monkeypatch.setattr(type(_CANVAS_MANAGER), "send_command", lambda self, *command: record(*command))
-    return commands
-
-
-def draw_seven(pad: DigitPad) -> None:
-    pad.pen_down(*SEVEN[0])
-    pad.pen_move(SEVEN[1:])
+def draw_seven(pad: DigitPad, right: float = 0) -> None:
+    first, *others = [[x + right, y] for x, y in SEVEN]
+    pad.pen_down(*first)
+    pad.pen_move(others)
     pad.pen_up()
 
 
-def fire(pad: DigitPad, event: str, **content) -> None:
-    """An event as the browser sends it."""
-    pad._canvas._handle_custom_msg({"event": event, **content}, [])
-
-
 def press(pad: DigitPad, name: str) -> None:
-    button = next(child for child in pad._controls.children if getattr(child, "description", "") == name)
-    button.click()
+    rows = [*pad._tools.children, *pad._keeping.children]
+    next(child for child in rows if getattr(child, "description", "") == name).click()
+
+
+def in_kernel(pad: DigitPad, *actions, rest: float = 0.5) -> None:
+    """Do `actions` as in a running kernel, and rest until the answer to the last of them is there."""
+
+    async def live():
+        for action in actions:
+            action()
+        end = time.monotonic() + rest
+        while pad._timer is not None and time.monotonic() < end:
+            await asyncio.sleep(0.005)
+
+    asyncio.run(live())
 
 
 def test_drawing_and_recognising(pad):
@@ -69,7 +61,59 @@ def test_drawing_and_recognising(pad):
     assert pad.drawing == Drawing(300, 200, [Stroke(SEVEN, 10)])
     np.testing.assert_array_equal(np.asarray(pad.image), pad.drawing.raster())
     assert pad.recognise().digit == pad.prediction.digit == 7
-    assert "94.3%" in pad._bars.value  # e⁵ / (e⁵ + 9)
+    assert pad.number == "7" and pad._surface.answer == "predict: 7"
+    assert "94.3%" in pad._panel.value  # e⁵ / (e⁵ + 9)
+
+
+def test_the_red_rectangle_grows_with_the_ink(pad):
+    pad.pen_down(60, 40)
+    assert pad._surface.boxes == [red_rectangle(pad.drawing)]
+    pad.pen_move(SEVEN[1:])
+    assert pad._surface.boxes == [red_rectangle(pad.drawing)]
+    pad.clear()
+    assert pad._surface.boxes == []
+
+
+def test_a_number(pad):
+    draw_seven(pad)
+    draw_seven(pad, right=120)
+    pad.recognise()
+    assert pad.number == "77" and pad._surface.answer == "predict: 77"
+    boxes = [digit.box for digit in pad.digits]
+    assert pad._surface.boxes == boxes and boxes[0][2] <= boxes[1][0]
+    assert pad._panel.value.count("<img") == 2
+    pad.pen_down(20, 180)
+    pad.pen_move([[30, 190]])
+    assert pad._surface.boxes == [*boxes, (0, 160, 50, 200)]  # the others stay while one is added
+
+
+def test_the_answer_follows_the_drawing(pad):
+    in_kernel(pad, lambda: draw_seven(pad))
+    assert pad.number == "7"
+    in_kernel(pad, pad.undo)
+    assert pad.prediction is None and pad._surface.answer == ""
+
+
+def test_the_answer_follows_while_the_pen_rests(pad):
+    in_kernel(pad, lambda: pad.pen_down(60, 40), lambda: pad.pen_move(SEVEN))
+    assert pad.number == "7"
+
+
+def test_only_the_latest_ink_is_recognised():
+    seen = []
+    pad = DigitPad(lambda image: (seen.append(image), ONE_HOT)[1], 300, 200)
+    in_kernel(pad, lambda: draw_seven(pad), *[lambda: pad.pen_down(60, 40)] * 20, pad.pen_up)
+    assert pad.prediction is not None and len(seen) <= 4  # once, and not once a stroke
+
+
+def test_without_auto_the_pad_waits_to_be_asked():
+    pad = DigitPad(Recognizer(Sevens()), 300, 200, auto=False)
+    in_kernel(pad, lambda: draw_seven(pad), rest=2 * PAUSE)
+    assert pad.prediction is None and pad._surface.boxes == [red_rectangle(pad.drawing)]
+    press(pad, "recognise")
+    assert pad.number == "7"
+    pad.pen_down(5, 5)
+    assert pad._surface.answer == ""  # it was the answer to something else
 
 
 def test_an_empty_page_has_no_answer(pad):
@@ -80,31 +124,45 @@ def test_an_empty_page_has_no_answer(pad):
     assert "nothing is drawn yet" in pad._message.value and "%" not in pad._bars.value
 
 
+def test_not_sure():
+    pad = DigitPad(lambda image: [0.1] * 10, 300, 200)
+    draw_seven(pad)
+    pad.recognise()
+    assert pad.number == "?" and pad._surface.answer == "not sure"
+
+
 def test_an_answer_is_of_what_is_drawn_now(pad):
     for change in (lambda: pad.pen_down(5, 5), pad.undo, pad.clear, lambda: pad.draw(Drawing())):
         draw_seven(pad)
         assert pad.recognise() is not None
         change()
-        assert pad.prediction is None
+        assert pad.prediction is None and pad.digits == []
 
 
-def test_undo_clear_and_erase(pad):
+def test_undo_redo_clear_and_erase(pad):
     draw_seven(pad)
     whole = pad.image
     pad.pen_down(140, 45, erase=True)
+    pad.pen_up()
     assert pad.drawing.strokes[-1].erase and pad.image.getpixel((140, 45)) == 0
     press(pad, "undo")
     assert pad.image == whole
+    press(pad, "redo")
+    assert pad.drawing.strokes[-1].erase
     press(pad, "clear")
     assert not pad.drawing.strokes and pad.image.getbbox() is None
-    press(pad, "undo")  # of nothing
+    for _ in range(5):  # more than there is to undo
+        press(pad, "undo")
+    assert not pad.drawing.strokes
 
 
-def test_the_brush_is_the_slider_s(pad):
-    assert pad.radius == 10
+def test_the_brush_is_the_slider_s_and_the_wheel_s(pad):
+    assert pad.radius == pad._brush.value == 10
     pad._brush.value = 30
     pad.pen_down(100, 100)
     assert pad.drawing.strokes[0].radius == 30
+    pad._surface.radius = 50
+    assert pad._brush.value == 50
 
 
 def test_a_loaded_drawing(pad):
@@ -115,31 +173,10 @@ def test_a_loaded_drawing(pad):
     assert len(pad.drawing.strokes) == 3
 
 
-@given(st.lists(st.sampled_from(["down", "erase", "move", "undo"]), max_size=8), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=25)
-def test_the_raster_is_that_of_the_strokes_after_anything(actions, random):
-    pad = DigitPad(width=60, height=40)
-    for action in actions:
-        x, y = random.uniform(-10, 70), random.uniform(-10, 50)
-        if action == "undo":
-            pad.undo()
-        elif action == "move" and pad.drawing.strokes:
-            pad.pen_move([[x, y], [y, x]])
-        else:
-            pad.pen_down(x, y, erase=action == "erase")
-    np.testing.assert_array_equal(np.asarray(pad.image), pad.drawing.raster())
-
-
-@pytest.mark.parametrize("points", [[[np.nan, 1]], [[1, 2, 3]], None])
-def test_bad_points_change_nothing(pad, points):
-    draw_seven(pad)
-    before = pad.drawing
-    with pytest.raises(DrawingError):
-        pad.pen_move(points)
-    assert pad.drawing == before
-    pad.clear()
-    with pytest.raises(DrawingError):
-        pad.pen_move([[1, 1]])
+def test_a_replay_draws_the_same(pad):
+    drawing = Drawing(300, 200, [Stroke(SEVEN, 4), Stroke([[90, 160]], 9, erase=True)])
+    asyncio.run(pad.replay(drawing))
+    assert pad.drawing == drawing
 
 
 def test_both_framings(pad):
@@ -152,92 +189,125 @@ def test_both_framings(pad):
 def test_without_a_recognizer():
     pad = DigitPad()
     assert (pad.drawing.width, pad.drawing.height) == (800, 600)
-    draw_seven(pad)
+    in_kernel(pad, lambda: draw_seven(pad))
     assert pad.recognise() is None
-    assert "no recognizer" in pad._message.value and pad._panel.layout.display == "none"
+    assert "no recognizer" in pad._message.value and pad._panel not in pad._body.children
     assert pad.snapshot().size[1] == 600
 
 
-def test_what_goes_wrong_in_an_event_is_shown_and_freezes_nothing(pad):
-    pad = DigitPad(Broken(), 300, 200)
+def test_a_function_of_the_reader_s(pad):
+    shapes = []
+    pad = DigitPad(lambda image: (shapes.append((image.shape, image.dtype)), torch.tensor(ONE_HOT))[1], 300, 200)
     draw_seven(pad)
-    with pytest.raises(ValueError, match="fault"):
+    assert pad.recognise().digit == 7 and shapes[0] == ((1, 28, 28), torch.float32)
+    pad._framing.value = "paper"
+    assert (pad.prediction.image == frame_as_paper(pad.drawing)).all()
+
+
+def fail(_image):
+    raise ValueError("my <own> fault")
+
+
+FAULTY = {
+    "ten": (lambda image: [1.0], "ten probabilities"),
+    "NaN": (lambda image: [np.nan] * 10, "not all numbers"),
+    "negative": (lambda image: [-1.0, 2.0] + [0.0] * 8, "not all numbers"),
+    "sum": (lambda image: [1.0] * 10, "sum to 10"),
+    "text": (lambda image: "seven", "no numbers"),
+    "nothing": (lambda image: None, "ten probabilities"),
+    "fault": (fail, "my &lt;own&gt; fault"),
+}
+
+
+@pytest.mark.parametrize(("recognizer", "message"), FAULTY.values(), ids=FAULTY)
+def test_a_faulty_recognizer_is_told_so_and_freezes_nothing(recognizer, message):
+    pad = DigitPad(recognizer, 300, 200)
+    draw_seven(pad)
+    with pytest.raises(Exception, match=r"fault|probabilities|numbers"):
         pad.recognise()
+    in_kernel(pad, lambda: draw_seven(pad))
+    assert message in pad._message.value and pad._surface.answer == ""
+    assert len(pad.drawing.strokes) == 2
+    pad.recognizer.read = lambda image: ONE_HOT
     press(pad, "recognise")
-    assert "ValueError: my &lt;own&gt; fault" in pad._message.value
-    fire(pad, "mouse_down", x=float("nan"), y=1)
-    assert "DrawingError" in pad._message.value
-    fire(pad, "mouse_down", x=1, y=1)
-    assert len(pad.drawing.strokes) == 2 and pad._message.value.count(":") == 0
+    assert pad.number == "7" and message not in pad._message.value
 
 
-def test_the_mouse(pad):
-    fire(pad, "mouse_move", x=1, y=1)  # no button: the brush only
-    fire(pad, "mouse_down", x=60, y=40)
-    fire(pad, "mouse_move", x=140, y=45)
-    fire(pad, "mouse_move", x=90, y=160)
-    fire(pad, "mouse_up", x=90, y=160)
-    fire(pad, "mouse_move", x=7, y=7)
-    assert pad.drawing.strokes == (Stroke(SEVEN, 10),)
-    pad._tool.value = "erase"
-    fire(pad, "mouse_down", x=60, y=40)
-    fire(pad, "mouse_out", x=-1, y=40)
-    fire(pad, "mouse_move", x=100, y=100)
-    assert pad.drawing.strokes[1:] == (Stroke([[60, 40]], 10, erase=True),)
+def test_what_is_no_recognizer_is_refused():
+    with pytest.raises(RecognizerError, match="a str recognises nothing"):
+        DigitPad("class-mnist")
 
 
-def test_a_finger(pad):
-    fire(pad, "touch_start", touches=[{"x": 60, "y": 40}])
-    fire(pad, "touch_move", touches=[{"x": 140, "y": 45}, {"x": 0, "y": 0}])
-    fire(pad, "touch_end", touches=[])
-    fire(pad, "touch_move", touches=[{"x": 0, "y": 0}])
-    assert pad.drawing.strokes == (Stroke(SEVEN[:2], 10),)
-
-
-def test_moves_are_gathered_in_a_kernel(pad, monkeypatch):
-    batches = []
-    pen_move = pad.pen_move
-    monkeypatch.setattr(pad, "pen_move", lambda points: (batches.append(len(points)), pen_move(points)))
-
-    async def scribble():
-        fire(pad, "mouse_down", x=0, y=0)
-        for x in range(20):
-            fire(pad, "mouse_move", x=x, y=x)
-        assert not batches
-        await asyncio.sleep(3 * GATHER)
-        fire(pad, "mouse_move", x=50, y=50)
-        fire(pad, "mouse_up", x=50, y=50)  # what is still gathered is not lost
-
-    asyncio.run(scribble())
-    assert batches == [20, 1]
-    assert len(pad.drawing.strokes[0].points) == 22
-
-
-def test_a_move_sends_only_what_is_new(pad, sent):
-    pad.pen_down(20, 20)
-    pad.pen_move([[20 + i, 20] for i in range(100)])
-    sent.clear()
-    pad.pen_move([[60, 20]])  # within the red rectangle
-    assert len(sent) == 1
-    canvas, _, buffers = sent[0]
-    assert canvas is pad._strokes and len(bytes(buffers[0])) == 2 * 2 * 4
-
-
-def test_a_new_browser_is_shown_everything(pad, sent):
+def test_callbacks_get_each_answer_and_may_fail(pad):
+    answers = []
+    pad.on_prediction(lambda prediction: 1 / 0)
+    pad.on_prediction(answers.append)
     draw_seven(pad)
     pad.recognise()
-    sent.clear()
-    _CANVAS_MANAGER._current_canvas = pad._page
-    fire(pad, "client_ready")
-    assert _CANVAS_MANAGER._current_canvas is None  # or it would draw on a canvas of the browser that has gone
-    assert {canvas for canvas, *_ in sent} >= {pad._page, pad._strokes, pad._marks}
-    assert pad.prediction is not None
+    assert answers == [pad.prediction] and "ZeroDivisionError" in pad._message.value
 
 
-def test_an_error_while_held_does_not_hold_the_canvas_for_ever():
-    with pytest.raises(ZeroDivisionError), held():
-        raise ZeroDivisionError
-    assert not _CANVAS_MANAGER._caching
+def test_an_answer_that_is_still_on_its_way_is_remembered(pad):
+    in_kernel(pad, lambda: draw_seven(pad), pad.clear)
+    assert [number for _, number in pad.answers] == ["7"]
+
+
+def test_the_history_of_answers(pad):
+    draw_seven(pad)
+    pad.clear()
+    assert pad.answers == []  # that one was never answered
+    draw_seven(pad)
+    first = pad.drawing
+    pad.recognise()
+    pad.clear()
+    draw_seven(pad)
+    draw_seven(pad, right=120)
+    pad.recognise()
+    pad.draw(first)
+    assert [number for _, number in pad.answers] == ["7", "77"] and pad.answers[0][0] == first
+    assert pad._history.value.count("<img") == 2 and pad._history.value.index("77") > 0
+
+
+def test_keeping_loading_and_replaying(pad, home):
+    with pytest.raises(DrawingError, match="nothing is drawn"):
+        pad.keep()
+    press(pad, "load")
+    assert "no drawing was kept" in pad._message.value
+    draw_seven(pad)
+    pad._label.value = 1
+    press(pad, "keep")
+    assert str(home / "drawings.jsonl") in pad._message.value
+    (kept,) = read_drawings()
+    assert kept.label == 1 and kept.strokes == pad.drawing.strokes and kept.time
+    pad.clear()
+    press(pad, "load")
+    assert pad.drawing.strokes == kept.strokes
+    later = DigitPad(width=300, height=200)
+    press(later, "load")
+    assert later.drawing.strokes == kept.strokes
+
+
+def test_a_broken_line_is_named_and_the_rest_can_be_loaded(home):
+    path = append_drawing(Drawing(strokes=[Stroke(SEVEN)], label=7))
+    path.write_text("no drawing\n" + path.read_text())
+    pad = DigitPad(width=300, height=200)
+    assert "line 1" in pad._message.value and len(pad._kept.options) == 1
+
+
+def test_export(pad, home):
+    draw_seven(pad)
+    press(pad, "PNG")
+    np.testing.assert_array_equal(np.asarray(Image.open(home / "exports" / "drawing.png")), np.asarray(pad.image))
+    press(pad, "SVG")
+    assert (home / "exports" / "drawing.svg").read_text() == pad.drawing.to_svg()
+    with pytest.raises(DrawingError, match=r"\.png or \.svg"):
+        pad.export(home / "drawing.gif")
+
+
+def test_a_message_that_makes_no_sense_is_shown(pad):
+    draw_seven(pad)
+    pad._surface._handle_custom_msg({"kind": "<b>"}, [])
+    assert "DrawingError" in pad._message.value and "<b>" not in pad._message.value
 
 
 def test_a_snapshot_shows_the_pad_in_use(pad):
@@ -249,7 +319,7 @@ def test_a_snapshot_shows_the_pad_in_use(pad):
     assert blue > green > red  # ink
     left, top, right, bottom = red_rectangle(pad.drawing)
     assert tuple(picture[top, (left + right) // 2]) == tuple(picture[bottom - 1, left]) == (255, 34, 0)
-    assert (picture != blank)[:, 300:].any() and (picture != blank)[:50, :50].any()  # bars and digit; the answer
+    assert (picture != blank)[:, 300:].any() and (picture != blank)[:30, :50].any()  # bars and digit; the answer
 
 
 def test_readers_without_a_kernel_get_the_picture(pad):
@@ -259,7 +329,3 @@ def test_readers_without_a_kernel_get_the_picture(pad):
     assert "application/vnd.jupyter.widget-view+json" in bundle
     picture = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(pad.snapshot()))
-
-
-def test_the_page_keeps_its_size_in_pixels(pad):
-    assert (pad._canvas.layout.width, pad._canvas.layout.height) == ("300px", "200px")

@@ -1,0 +1,285 @@
+// The pad in the browser. It draws the ink under the pen at once and tells the kernel, whose strokes are the truth.
+
+const INK = "#0099ff";
+
+// One sheet for each widget model, shared by all its views on this page.
+export default () => {
+  let sheet;
+  return {
+    initialize({ model }) {
+      sheet = new Sheet(model);
+    },
+    render({ model, el }) {
+      const view = new View(sheet, model, el);
+      return () => view.close();
+    },
+  };
+};
+
+/** The strokes, as far as this page knows them, and the conversation with the kernel about them. */
+class Sheet {
+  constructor(model) {
+    this.model = model;
+    this.client = Math.random().toString(36).slice(2);
+    this.strokes = [];
+    this.views = new Set();
+    this.pen = null; // the stroke that is being drawn here
+    this.lastId = 0;
+    this.unsent = [];
+    model.on("msg:custom", (message) => this.receive(message));
+    this.send("ready");
+  }
+
+  send(kind, content = {}) {
+    this.model.send({ kind, client: this.client, ...content });
+  }
+
+  down(point, radius, erase) {
+    this.pen = { id: ++this.lastId, radius, erase, points: [point] };
+    this.add(this.pen);
+    this.send("down", { stroke: this.pen.id, point, radius, erase });
+  }
+
+  move(points) {
+    if (!this.pen) return;
+    this.extend(this.pen, points);
+    this.unsent.push(...points);
+    this.frame ??= requestAnimationFrame(() => this.flush());
+  }
+
+  up() {
+    if (!this.pen) return;
+    this.flush();
+    this.send("up", { stroke: this.pen.id });
+    this.pen = null;
+  }
+
+  flush() {
+    cancelAnimationFrame(this.frame);
+    this.frame = undefined;
+    if (this.unsent.length) this.send("move", { stroke: this.lastId, points: this.unsent });
+    this.unsent = [];
+  }
+
+  receive(message) {
+    if (message.kind === "strokes") this.reset(message);
+    if (message.kind === "line" && message.from !== this.client) {
+      if (message.begin) this.add((this.others = { ...message.stroke }));
+      else if (this.others) this.extend(this.others, message.stroke.points);
+    }
+  }
+
+  /** Take over the kernel's strokes, and keep those drawn here that it has not come to yet. */
+  reset({ strokes, last, live }) {
+    const heard = last[this.client] ?? 0;
+    const own = this.strokes.filter((stroke) => stroke.id >= heard);
+    const current = own.find((stroke) => stroke.id === heard);
+    if (live === this.client && current) strokes[strokes.length - 1] = current;
+    else if (this.pen?.id <= heard) {
+      this.pen = null; // undone while it was being drawn
+      this.unsent = [];
+    }
+    this.others = strokes.at(-1);
+    this.strokes = [...strokes, ...own.filter((stroke) => stroke.id > heard)];
+    for (const view of this.views) view.redraw();
+  }
+
+  add(stroke) {
+    this.strokes.push(stroke);
+    for (const view of this.views) view.drawLine(stroke);
+  }
+
+  extend(stroke, points) {
+    const first = stroke.points.length;
+    stroke.points.push(...points);
+    for (const view of this.views) view.drawLine(stroke, first);
+  }
+}
+
+class View {
+  constructor(sheet, model, el) {
+    this.sheet = sheet;
+    this.model = model;
+    this.width = model.get("width");
+    this.height = model.get("height");
+    this.closing = new AbortController();
+    this.build(el);
+    this.listenToPen();
+    this.listenToModel();
+    sheet.views.add(this);
+    // Only once the page has a size is it in the document, where its pad and the device's pixels can be asked for.
+    this.observer = new ResizeObserver(() => {
+      if (!this.page.isConnected || this.pad) return;
+      this.pad = this.page.closest(".mnist-pad") ?? this.page;
+      this.listenToKeys();
+      this.labelSliders();
+      this.fitDevice();
+    });
+    this.observer.observe(this.page);
+  }
+
+  close() {
+    this.sheet.up();
+    this.sheet.views.delete(this);
+    this.observer.disconnect();
+    this.closing.abort();
+  }
+
+  listen(target, events, handler, options = {}) {
+    for (const event of events.split(" "))
+      target.addEventListener(event, handler, { ...options, signal: this.closing.signal });
+  }
+
+  build(el) {
+    el.innerHTML = `
+      <div class="mnist-page" tabindex="0" role="application" data-jp-suppress-context-menu
+        aria-label="Drawing pad: left button draws, right button erases, d recognises, c clears">
+        <canvas></canvas>
+        <svg viewBox="0 0 ${this.width} ${this.height}" aria-hidden="true"><g></g><circle visibility="hidden"/></svg>
+        <output aria-live="polite"></output>
+      </div>`;
+    this.page = el.querySelector(".mnist-page");
+    this.page.style.aspectRatio = `${this.width} / ${this.height}`;
+    this.context = el.querySelector("canvas").getContext("2d");
+    this.boxes = el.querySelector("g");
+    this.brush = el.querySelector("circle");
+    this.answer = el.querySelector("output");
+  }
+
+  listenToPen() {
+    const { page, sheet } = this;
+    this.listen(page, "contextmenu", (event) => event.preventDefault());
+    this.listen(page, "pointerdown", (event) => {
+      if (sheet.pen || ![0, 2, 5].includes(event.button)) return; // left or tip, right, a pen's other end
+      event.preventDefault();
+      page.focus({ preventScroll: true });
+      page.setPointerCapture(event.pointerId);
+      this.pointer = event.pointerId;
+      this.showBrush(event);
+      sheet.down(this.pointsOf([event])[0], this.model.get("radius"), event.button > 0 || this.model.get("erasing"));
+    });
+    this.listen(page, "pointermove", (event) => {
+      this.showBrush(event);
+      if (event.pointerId !== this.pointer) return;
+      const passed = event.getCoalescedEvents?.() ?? [];
+      sheet.move(this.pointsOf(passed.length ? passed : [event]));
+    });
+    this.listen(page, "pointerup pointercancel lostpointercapture", (event) => {
+      if (event.pointerId !== this.pointer) return;
+      this.pointer = undefined;
+      sheet.up();
+    });
+    this.listen(page, "pointerleave", () => this.brush.setAttribute("visibility", "hidden"));
+    this.listen(page, "wheel", (event) => this.turnWheel(event), { passive: false });
+  }
+
+  turnWheel(event) {
+    if (document.activeElement !== this.page || !event.deltaY) return;
+    event.preventDefault();
+    const radius = this.model.get("radius") - Math.sign(event.deltaY);
+    this.model.set("radius", Math.min(Math.max(radius, 1), 50));
+    this.model.save_changes();
+  }
+
+  /** The keys of the pad. The others stop here too: in JupyterLab's command mode `d d` would delete the cell. */
+  listenToKeys() {
+    this.pad.tabIndex = -1; // a click between the buttons gives the pad the focus, not the notebook
+    this.listen(this.pad, "keydown", (event) => {
+      const plain = !(event.ctrlKey || event.metaKey || event.altKey);
+      const command = isTyping(event.target) ? undefined : commandOf(event, plain);
+      if (command) {
+        event.preventDefault();
+        this.sheet.send("do", { command });
+      }
+      if (command || plain) event.stopPropagation();
+    });
+  }
+
+  /** ipywidgets ties no label to the handle of a slider. */
+  labelSliders() {
+    for (const slider of this.pad.querySelectorAll(".widget-slider"))
+      slider.querySelector("[role=slider]")?.setAttribute("aria-label", slider.querySelector("label").textContent);
+  }
+
+  listenToModel() {
+    const show = { radius: () => this.showRadius(), answer: () => this.showAnswer(), boxes: () => this.showBoxes() };
+    for (const [name, update] of Object.entries(show)) {
+      this.model.on(`change:${name}`, update);
+      update();
+    }
+  }
+
+  /** Page coordinates, to a tenth of a pixel, of pointer events. */
+  pointsOf(events) {
+    const { left, top, width } = this.page.getBoundingClientRect();
+    const scale = this.width / width;
+    const tenths = (value) => Math.round(value * scale * 10) / 10;
+    return events.map((event) => [tenths(event.clientX - left), tenths(event.clientY - top)]);
+  }
+
+  showBrush(event) {
+    const [[x, y]] = this.pointsOf([event]);
+    this.brush.setAttribute("cx", x);
+    this.brush.setAttribute("cy", y);
+    this.brush.setAttribute("visibility", event.pointerType === "touch" ? "hidden" : "visible");
+  }
+
+  showRadius() {
+    this.brush.setAttribute("r", this.model.get("radius"));
+  }
+
+  showAnswer() {
+    this.answer.textContent = this.model.get("answer");
+  }
+
+  showBoxes() {
+    const rectangle = ([left, top, right, bottom]) =>
+      `<rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/>`;
+    this.boxes.innerHTML = this.model.get("boxes").map(rectangle).join("");
+  }
+
+  /** Give the canvas a pixel for each of the device's, again whenever that changes (zoom, another screen). */
+  fitDevice() {
+    const { canvas } = this.context;
+    canvas.width = Math.round(this.width * devicePixelRatio);
+    canvas.height = Math.round(this.height * devicePixelRatio);
+    this.context.scale(canvas.width / this.width, canvas.height / this.height);
+    this.redraw();
+    const ratio = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+    this.listen(ratio, "change", () => this.fitDevice(), { once: true });
+  }
+
+  redraw() {
+    this.context.clearRect(0, 0, this.width, this.height);
+    for (const stroke of this.sheet.strokes) this.drawLine(stroke);
+  }
+
+  /** Draw a stroke from its point number `first` on. Ink is opaque here and made translucent as a whole by its style. */
+  drawLine({ points, radius, erase }, first = 0) {
+    const { context } = this;
+    context.globalCompositeOperation = erase ? "destination-out" : "source-over";
+    context.strokeStyle = context.fillStyle = INK;
+    context.lineCap = context.lineJoin = "round";
+    context.lineWidth = 2 * radius;
+    context.beginPath();
+    if (first === 0) {
+      context.arc(...points[0], radius, 0, 2 * Math.PI);
+      context.fill();
+      context.beginPath();
+    }
+    context.moveTo(...points[Math.max(first - 1, 0)]);
+    for (let i = Math.max(first, 1); i < points.length; i++) context.lineTo(...points[i]);
+    context.stroke();
+  }
+}
+
+function isTyping(target) {
+  return target.closest("input:not([type=checkbox]), select, textarea, [contenteditable=true]") !== null;
+}
+
+function commandOf(event, plain) {
+  const key = event.key.toLowerCase();
+  if (plain) return { d: "recognise", c: "clear" }[key];
+  if (event.altKey) return undefined;
+  return { z: event.shiftKey ? "redo" : "undo", y: "redo" }[key];
+}

@@ -1,0 +1,82 @@
+"""How the pad's answers look: as HTML beside its page, and as a picture for readers without a kernel."""
+
+import base64
+import html
+import io
+
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from mnist_kit.recognizer import Prediction
+from mnist_kit.splitting import Box, ReadDigit, as_text
+
+PAGE, INK, RED, TEXT = "#e4e4e4", "#0099ff8c", "#ff2200", "#202020"  # as in pad.css, in JupyterLab's light theme
+PANEL_WIDTH = 220  # px; of the answer beside the page, in a picture
+SEEN_SIDE = 140  # px; of the 28 × 28 there, five times its size
+
+
+def picture_in_use(raster: np.ndarray, boxes: list[Box], digits: list[ReadDigit]) -> Image.Image:
+    """The pad as it looks on a screen, RGB: ink, red rectangles, answer, probabilities, and what the network sees.
+
+    raster: uint8 (height, width); boxes: (left, top, right, bottom) in pixels.
+    """
+    height, width = raster.shape
+    picture = Image.new("RGB", (width + PANEL_WIDTH, max(height, SEEN_SIDE + 280)), "white")
+    picture.paste(PAGE, (0, 0, width, height))
+    red, green, blue, alpha = ImageColor.getcolor(INK, "RGBA")
+    picture.paste((red, green, blue), (0, 0), Image.fromarray(raster).point(lambda value: value * alpha // 255))
+    pen = ImageDraw.Draw(picture)
+    for left, top, right, bottom in boxes:
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=RED, width=2)
+    if digits:
+        pen.text((12, 8), answer_text(as_text(digits)), TEXT, ImageFont.load_default(24))
+        prediction = digits[-1].prediction
+        left, font = width + 20, ImageFont.load_default(16)
+        for digit, share in enumerate(prediction.probabilities):
+            top = 20 + 24 * digit
+            pen.text((left, top), str(digit), TEXT, font)
+            pen.rectangle((left + 20, top + 2, left + 20 + 100 * float(share), top + 16), INK[:7])
+            pen.text((left + 128, top), f"{share:.1%}", TEXT, font)
+        picture.paste(_seen(prediction).resize((SEEN_SIDE, SEEN_SIDE), Image.Resampling.NEAREST), (left, 270))
+    return picture
+
+
+def answer_text(number: str) -> str:
+    """What the pad says of `number`, text as `as_text` gives it."""
+    return "not sure" if number == "?" else f"predict: {number}" if number else ""
+
+
+def answer_panel(predictions: list[Prediction]) -> str:
+    """The ten probabilities of the last digit and the 28 × 28 of each, as HTML in the colours of the reader's theme."""
+    shares = predictions[-1].probabilities if predictions else np.zeros(10)
+    rows = "".join(
+        f'<span>{digit}</span><i style="width:{share:.1%}"></i><span>{share:.1%}</span>'
+        for digit, share in enumerate(shares)
+    )
+    bars = f'<div class="mnist-bars" role="group" aria-label="probabilities of the digits 0 to 9">{rows}</div>'
+    seen = "".join(figure(_seen(prediction), "seen", "mnist-seen") for prediction in predictions)
+    return f'<div class="mnist-answer">{bars}{seen}</div>'
+
+
+def figure(image: Image.Image, caption: str, style: str = "") -> str:
+    """`image`, at most 72 px wide and high, over its caption, as HTML; style: its class."""
+    image = image.copy()
+    image.thumbnail((72, 72))
+    data = base64.b64encode(png(image)).decode()
+    caption = html.escape(caption)
+    return (
+        f'<figure class="{style}"><img src="data:image/png;base64,{data}" alt="{caption}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _seen(prediction: Prediction) -> Image.Image:
+    """The 28 × 28 that the network was shown, mode L."""
+    return Image.fromarray((np.asarray(prediction.image).reshape(28, 28) * 255).round().astype(np.uint8))
+
+
+def png(image: Image.Image) -> bytes:
+    """`image` as the bytes of a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()

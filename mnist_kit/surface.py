@@ -1,0 +1,179 @@
+"""What the pad draws on: its ink in the kernel, and the widget (pad.js) through which browsers write and see it.
+
+A browser draws under the pen at once and tells the strokes as they grow. Whatever else happens to the ink (undo, clear,
+a new browser, a second one) it is told by the kernel, whose strokes are the truth.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+
+from mnist_kit.errors import DrawingError, MnistKitError
+from mnist_kit.files import PACKAGE
+from mnist_kit.ink import MAX_SIDE, Drawing, Ink, Stroke, as_points, as_radius
+
+LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
+MOST_POINTS = 10_000  # in one message; a pen makes some ten in the 16 ms between two
+MOST_BROWSERS = 32  # remembered, each with its last stroke
+Pen = tuple[str | None, int]  # who draws, a browser or (None) Python, and the number they gave the stroke
+
+
+class Surface(anywidget.AnyWidget):
+    """A page of width × height pixels with ink on it.
+
+    changed(finished): called after each change of the ink, with False while a stroke is being drawn.
+    commanded(name): called when a browser asks for `commands`; failed(error): when it sent what makes no sense.
+    """
+
+    _esm = PACKAGE / "pad.js"
+    _css = PACKAGE / "pad.css"
+    width = traitlets.Int().tag(sync=True)
+    height = traitlets.Int().tag(sync=True)
+    radius = traitlets.Int(RADIUS, min=LEAST_RADIUS, max=MOST_RADIUS).tag(sync=True)
+    erasing = traitlets.Bool().tag(sync=True)
+    answer = traitlets.Unicode().tag(sync=True)
+    boxes = traitlets.List().tag(sync=True)  # red rectangles: (left, top, right, bottom) in px
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        changed: Callable[[bool], Any],
+        commanded: Callable[[str], Any],
+        failed: Callable[[Exception], Any],
+    ):
+        self.ink = Ink(width, height)
+        self._changed, self._commanded, self._failed = changed, commanded, failed
+        self._pen: Pen | None = None  # whose stroke grows
+        self._heard: dict[str, int] = {}  # the last stroke that came from each browser
+        super().__init__(width=width, height=height, layout={"width": f"{width}px", "max_width": "100%"})
+        self.on_msg(self._receive)
+
+    def pen_down(self, x: float, y: float, radius: float, erase: bool = False, pen: Pen = (None, 0)) -> None:
+        """Begin a stroke with a dot. Raises DrawingError as `Ink.pen_down` does, and then changes nothing."""
+        self.ink.pen_down(x, y, radius, erase)
+        self._pen = pen
+        self._corners, self._margin = np.array([[x, y], [x, y]]), None if erase else 2 * radius
+        if pen[0] is None:
+            self._send_line(points=[[float(x), float(y)]], radius=float(radius), erase=bool(erase), begin=True)
+        self._changed(False)
+
+    def pen_move(self, points) -> None:
+        """Go on with the stroke through `points`, (n, 2) in pixels. Raises DrawingError as `Ink.pen_move` does."""
+        if self._pen is None:
+            raise DrawingError("there is no stroke to go on with; call pen_down first")
+        line = self.ink.pen_move(points)
+        self._corners = np.stack([np.minimum(self._corners[0], line.min(0)), np.maximum(self._corners[1], line.max(0))])
+        if self._pen[0] is None:
+            self._send_line(points=line[1:].tolist(), begin=False)
+        self._changed(False)
+
+    def pen_up(self) -> None:
+        """End the stroke."""
+        if self._pen is None:
+            return
+        client, _ = self._pen
+        self._pen = None
+        if client is not None:  # its own browser has the stroke; the others get it now
+            self._send_line(**_plain(self.ink.strokes[-1]), begin=True, client=client)
+        self._changed(True)
+
+    @property
+    def pen_box(self) -> tuple[int, int, int, int] | None:
+        """The red rectangle of the stroke that is being drawn; None between strokes and while erasing."""
+        if self._pen is None or self._margin is None:
+            return None
+        corners = self._corners + np.array([[-self._margin], [self._margin]])
+        left, top, right, bottom = corners.round().clip(0, (self.width, self.height)).astype(int).ravel().tolist()
+        return (left, top, right, bottom) if left < right and top < bottom else None
+
+    def undo(self) -> None:
+        """Take the last stroke, or the last clearing, back."""
+        self.ink.undo()
+        self._replaced()
+
+    def redo(self) -> None:
+        """Do again what was taken back last."""
+        self.ink.redo()
+        self._replaced()
+
+    def clear(self) -> None:
+        """Take all ink away."""
+        self.ink.clear()
+        self._replaced()
+
+    def draw(self, drawing: Drawing) -> None:
+        """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
+        self.ink = Ink.of(Drawing(self.width, self.height, drawing.strokes))
+        self._replaced()
+
+    def show(self, answer: str, boxes: list) -> None:
+        """Show the answer and the red rectangles, in one message."""
+        with self.hold_sync():
+            self.answer = answer
+            self.boxes = boxes
+
+    def _replaced(self) -> None:
+        self._pen = None
+        self._send_all()
+        self._changed(True)
+
+    # To the browsers
+
+    def _send_all(self) -> None:
+        strokes = [_plain(stroke) for stroke in self.ink.strokes]
+        live = self._pen and self._pen[0]
+        self.send({"kind": "strokes", "strokes": strokes, "last": self._heard, "live": live})
+
+    def _send_line(self, begin: bool, client: str | None = None, **stroke) -> None:
+        self.send({"kind": "line", "from": client, "begin": begin, "stroke": stroke})
+
+    # From the browsers
+
+    def _receive(self, _widget, message, _buffers) -> None:
+        try:
+            self._obey(message)
+        except MnistKitError as error:
+            self._failed(error)
+
+    def _obey(self, message) -> None:
+        match message:
+            case {"kind": "ready"}:
+                self._send_all()
+            case {"kind": "down", "client": str(client), "stroke": int(stroke), "point": point, "radius": radius}:
+                [(x, y)] = _points([point])
+                radius = min(max(as_radius(radius), LEAST_RADIUS), MOST_RADIUS)
+                self.pen_up()
+                self._hear(client, stroke)
+                self.pen_down(x, y, radius, message.get("erase") is True, (client, stroke))
+            case {"kind": "move", "client": client, "stroke": stroke, "points": points}:
+                points = _points(points)
+                if self._pen == (client, stroke):  # else it was undone while it was being drawn
+                    self.pen_move(points)
+            case {"kind": "up", "client": client, "stroke": stroke}:
+                if self._pen == (client, stroke):
+                    self.pen_up()
+            case {"kind": "do", "command": "undo" | "redo" | "clear" | "recognise" as command}:
+                self._commanded(command)
+            case _:
+                raise DrawingError(f"the pad was sent what it does not understand: {str(message)[:80]}")
+
+    def _hear(self, client: str, stroke: int) -> None:
+        self._heard.pop(client, None)
+        self._heard[client] = stroke
+        if len(self._heard) > MOST_BROWSERS:
+            self._heard.pop(next(iter(self._heard)))
+
+
+def _points(points) -> np.ndarray:
+    """Points from a browser as float32 (n, 2), those far outside brought closer. Raises DrawingError."""
+    if not isinstance(points, list) or len(points) > MOST_POINTS:
+        raise DrawingError(f"a message of the pad's brings a list of at most {MOST_POINTS:,} points")
+    return as_points(points).clip(-MAX_SIDE, MAX_SIDE)
+
+
+def _plain(stroke: Stroke) -> dict:
+    return {"points": stroke.points.tolist(), "radius": stroke.radius, "erase": stroke.erase}

@@ -1,0 +1,400 @@
+"""The pad in JupyterLab, used as a reader does: mouse, wheel, keys, finger, reload, restart.
+
+One notebook is open for most of it; each test begins with an empty pad.
+"""
+
+import json
+from itertools import islice
+
+import pytest
+from conftest import REAL_DATA
+from jupyter_lab import CHROMIUM, KERNEL
+
+from browser.conftest import ARTEFACTS, needs_chromium, open_notebook
+from mnist_kit import Drawing, Recognizer, WeightsError, sample_drawing
+
+if CHROMIUM:
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=15_000)
+
+pytestmark = needs_chromium
+NOTEBOOK = "05_draw_digits"
+SEVEN = [(200, 150), (400, 150), (300, 450)]
+PENS = REAL_DATA and REAL_DATA / "pen_strokes" / "dev.jsonl"
+
+
+class PadOnScreen:
+    """The pad number `index` of a page."""
+
+    def __init__(self, page, index: int = 0):
+        self.page = page
+        self.sheet = page.locator(".mnist-page").nth(index)
+        self.answer = self.sheet.locator("output")
+        self.boxes = self.sheet.locator("rect")
+        self.sheet.wait_for()
+        self.sheet.scroll_into_view_if_needed()
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        box = self.sheet.bounding_box()
+        scale = box["width"] / 800
+        return box["x"] + x * scale, box["y"] + y * scale
+
+    def draw(self, points, button: str = "left") -> None:
+        box = self.sheet.bounding_box()
+        scale = box["width"] / 800
+        for number, (x, y) in enumerate(points):
+            self.page.mouse.move(box["x"] + x * scale, box["y"] + y * scale)
+            if number == 0:
+                self.page.mouse.down(button=button)
+        self.page.mouse.up(button=button)
+
+    def inked(self, x: int, y: int) -> bool:
+        return self.sheet.evaluate(
+            """(sheet, [x, y]) => {
+                const canvas = sheet.querySelector("canvas"), scale = canvas.width / 800;
+                return canvas.getContext("2d").getImageData(x * scale, y * scale, 1, 1).data[3] > 128;
+            }""",
+            [x, y],
+        )
+
+    def wait_for_ink(self, x: int, y: int, inked: bool = True) -> None:
+        for _ in range(200):
+            if self.inked(x, y) == inked:
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"({x}, {y}) is {'without' if inked else 'still full of'} ink")
+
+    def press(self, name: str) -> None:
+        self.page.locator(".mnist-pad").get_by_role("button", name=name, exact=True).first.click()
+
+    def expect_answer(self, text: str) -> None:
+        expect(self.answer).to_have_text(f"predict: {text}")
+
+
+def run_to_the_pad(page) -> None:
+    """Run the notebook's cells up to the one that shows the pad."""
+    page.evaluate(
+        """() => {
+            const { content } = jupyterapp.shell.currentWidget;
+            const sources = [...content.model.cells].map(cell => cell.sharedModel.getSource());
+            content.activeCellIndex = sources.findIndex(source => source.includes("DigitPad(recognizer)")) + 1;
+            jupyterapp.commands.execute("notebook:run-all-above");
+        }"""
+    )
+    page.locator(".mnist-page").first.wait_for()
+
+
+def run_cell(page, source: str) -> None:
+    """Add a cell at the end of the notebook and run it."""
+    page.evaluate(
+        """source => {
+            const { content } = jupyterapp.shell.currentWidget;
+            const index = content.model.cells.length;
+            content.model.sharedModel.insertCell(index, { cell_type: "code", source });
+            content.activeCellIndex = index;
+            jupyterapp.commands.execute("notebook:run-cell");
+        }""",
+        source,
+    )
+
+
+def ask(page, expression: str):
+    """The value of a Python expression in the kernel, as JSON gives it."""
+    reply = page.evaluate(
+        """async code => {
+            const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            const options = { code: "import json", user_expressions: { value: code } };
+            return (await kernel.requestExecute(options).done).content.user_expressions.value;
+        }""",
+        f"json.dumps({expression})",
+    )
+    assert reply["status"] == "ok", reply
+    return json.loads(reply["data"]["text/plain"][1:-1])
+
+
+def save(page) -> None:
+    page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+
+
+def cells(page) -> int:
+    return page.evaluate("() => jupyterapp.shell.currentWidget.content.model.cells.length")
+
+
+def photograph(page, name: str) -> None:
+    ARTEFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"pad-{name}.png")
+
+
+@pytest.fixture(scope="module")
+def notebook(lab, browser):
+    """The notebook, open, run as far as its pad."""
+    try:
+        Recognizer.load()
+    except WeightsError:
+        pytest.skip("no weights ship with the package yet: the pad has nothing to answer with")
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(60_000)
+    open_notebook(page, lab, NOTEBOOK)
+    page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+    run_to_the_pad(page)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def pad(notebook) -> PadOnScreen:
+    pad = PadOnScreen(notebook)
+    ask(notebook, "[pad.clear(), setattr(pad._brush, 'value', 10)]")
+    expect(pad.boxes).to_have_count(0)
+    notebook.mouse.move(*pad.at(790, 590))
+    return pad
+
+
+@pytest.fixture(scope="module")
+def pens() -> list[Drawing]:
+    """A real drawing of each digit, one that the network reads when it is handed over without a browser."""
+    if not (PENS and PENS.is_file()):
+        pytest.skip("no recorded pen strokes beside MNIST (pen_strokes/dev.jsonl)")
+    recognizer = Recognizer.load()
+    found = {}
+    with PENS.open(encoding="utf-8") as lines:
+        for line in islice(lines, 200):
+            drawing = Drawing.from_json(line)
+            if drawing.label not in found and recognizer.predict(drawing).digit == drawing.label:
+                found[drawing.label] = drawing
+    return [found[digit] for digit in range(10)]
+
+
+def test_ten_real_digits_along_their_strokes(pad, pens):
+    for drawing in pens:
+        for stroke in drawing.strokes:
+            pad.draw([*stroke.points[:-1:2].tolist(), stroke.points[-1].tolist()])
+        pad.expect_answer(str(drawing.label))
+        pad.page.keyboard.press("c")
+        expect(pad.answer).to_have_text("")
+    assert ask(pad.page, "[number for _, number in pad.answers][-10:]") == list("0123456789")
+
+
+def test_strokes_arrive_as_they_were_drawn(pad):
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    expect(pad.boxes).to_have_count(1)
+    (points,) = ask(pad.page, "[s.points.tolist() for s in pad.drawing.strokes]")
+    assert all(
+        abs(a - b) < 1 for point, drawn in zip(points, SEVEN, strict=True) for a, b in zip(point, drawn, strict=True)
+    )
+    photograph(pad.page, "light")
+
+
+def test_a_number_of_four_digits(pad):
+    for number, digit in enumerate((2, 0, 2, 6)):
+        for stroke in sample_drawing(digit, seed=1).strokes:
+            pad.draw(stroke.points / (5, 3) + (190 * number + 10, 120))
+    pad.expect_answer("2026")
+    expect(pad.boxes).to_have_count(4)
+    photograph(pad.page, "number")
+
+
+def test_a_click_leaves_a_dot_and_the_right_button_erases_it(pad):
+    pad.draw([(100, 100)])
+    pad.wait_for_ink(100, 100)
+    pad.draw([(80, 100), (120, 100)], button="right")
+    pad.wait_for_ink(100, 100, inked=False)
+    assert pad.page.locator(".lm-Menu").count() == 0
+    assert ask(pad.page, "[[s.erase for s in pad.drawing.strokes], int(pad.image.getpixel((100, 100)))]") == [
+        [False, True],
+        0,
+    ]
+
+
+def test_a_release_outside_ends_the_stroke(pad):
+    pad.draw([(700, 100), (750, 100), (820, -60)])
+    pad.page.mouse.move(*pad.at(400, 400))
+    assert not pad.inked(400, 400)
+    assert ask(pad.page, "len(pad.drawing.strokes)") == 1
+    pad.draw([(100, 300), (200, 300)])
+    assert ask(pad.page, "len(pad.drawing.strokes)") == 2
+
+
+def test_the_wheel_changes_the_brush_only_while_the_pad_has_the_focus(pad):
+    page = pad.page
+    pad.draw([(50, 50)])
+    page.mouse.move(*pad.at(400, 100))
+    for _ in range(3):
+        page.mouse.wheel(0, -100)
+    expect(pad.sheet.locator("circle")).to_have_attribute("r", "13")
+    page.mouse.wheel(0, 100)
+    expect(pad.sheet.locator("circle")).to_have_attribute("r", "12")
+    expect(page.locator(".mnist-pad .widget-readout").first).to_have_text("12")
+    page.evaluate("() => document.activeElement.blur()")
+    before = pad.sheet.bounding_box()["y"]
+    page.mouse.wheel(0, 100)
+    page.wait_for_function(
+        "before => document.querySelector('.mnist-page').getBoundingClientRect().y < before", arg=before
+    )
+    assert ask(page, "pad.radius") == 12
+
+
+def test_keys_of_the_pad(pad):
+    keyboard = pad.page.keyboard
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    keyboard.press("Control+z")
+    pad.wait_for_ink(300, 150, inked=False)
+    expect(pad.answer).to_have_text("")
+    keyboard.press("Control+Shift+Z")
+    pad.wait_for_ink(300, 150)
+    pad.expect_answer("7")
+    keyboard.press("c")
+    pad.wait_for_ink(300, 150, inked=False)
+    keyboard.press("Control+z")
+    pad.wait_for_ink(300, 150)
+    keyboard.press("Control+z")
+    pad.wait_for_ink(300, 150, inked=False)
+    keyboard.press("Control+y")
+    pad.wait_for_ink(300, 150)
+    pad.page.locator(".mnist-pad").get_by_role("checkbox").first.uncheck()
+    pad.draw([(500, 200), (500, 400)])
+    expect(pad.answer).to_have_text("")
+    keyboard.press("d")
+    pad.expect_answer("71")
+    pad.page.locator(".mnist-pad").get_by_role("checkbox").first.check()
+
+
+@pytest.mark.parametrize("where", ["a button", "the pad", "between the controls"])
+def test_d_twice_deletes_no_cell(pad, where):
+    before = cells(pad.page)
+    if where == "a button":
+        pad.press("undo")
+    elif where == "the pad":
+        pad.draw([(100, 100)])
+    else:
+        pad.page.locator(".mnist-bars").first.click()
+    for key in "ddccxa":
+        pad.page.keyboard.press(key)
+    pad.page.wait_for_timeout(200)
+    assert cells(pad.page) == before and pad.sheet.is_visible()
+
+
+def test_ctrl_s_still_saves(pad):
+    pad.draw([(100, 100)])
+    pad.page.evaluate("() => { jupyterapp.shell.currentWidget.context.model.dirty = true }")
+    pad.page.keyboard.press("Control+s")
+    pad.page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
+
+
+def test_buttons_and_errors(pad):
+    pad.press("recognise")
+    status = pad.page.locator(".mnist-pad .widget-html [role=status]").first
+    expect(status).to_have_text("nothing is drawn yet")
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    pad.page.get_by_label("framing").first.select_option("paper")
+    pad.expect_answer("7")
+    pad.page.get_by_label("framing").first.select_option("mnist")
+    pad.page.get_by_label("it should have been").first.select_option("7")
+    pad.press("keep")
+    expect(status).to_contain_text("drawings.jsonl")
+    pad.press("clear")
+    pad.wait_for_ink(300, 150, inked=False)
+    pad.press("load")
+    pad.wait_for_ink(300, 150)
+    pad.press("replay")
+    pad.expect_answer("7")
+
+
+def test_a_busy_kernel_loses_nothing_and_ink_follows_the_pen(pad):
+    run_cell(pad.page, "import time; time.sleep(4)")
+    pad.page.locator("text=time.sleep(4)").wait_for()
+    pad.sheet.scroll_into_view_if_needed()
+    pad.draw(SEVEN)
+    pad.draw([(500, 150), (500, 450)])
+    assert pad.inked(300, 150) and pad.inked(500, 300)
+    expect(pad.answer).to_have_text("")
+    pad.expect_answer("71")
+
+
+def test_two_pads_and_one_in_a_box(pad):
+    page = pad.page
+    run_cell(
+        page, "import ipywidgets\nother = DigitPad(lambda image: [0] * 3 + [1] + [0] * 6)\nipywidgets.VBox([other])"
+    )
+    page.locator(".mnist-page").nth(1).wait_for()
+    other = PadOnScreen(page, 1)
+    box = other.sheet.bounding_box()
+    assert (round(box["width"]), round(box["height"])) == (800, 600)
+    other.draw(SEVEN)
+    other.expect_answer("3")
+    pad.sheet.scroll_into_view_if_needed()
+    assert not pad.inked(300, 150)
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    other.expect_answer("3")
+
+
+def test_a_narrow_window(pad):
+    pad.page.set_viewport_size({"width": 700, "height": 1000})
+    pad.page.wait_for_function("() => document.querySelector('.mnist-page').getBoundingClientRect().right < 700")
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    photograph(pad.page, "narrow")
+    pad.page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+def test_reload_with_the_kernel_alive(pad):
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    save(pad.page)
+    pad.page.reload()
+    pad = PadOnScreen(pad.page)
+    pad.wait_for_ink(300, 150)
+    pad.expect_answer("7")
+    pad.draw([(500, 150), (500, 450)])
+    pad.expect_answer("71")
+
+
+def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, browser):
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    save(pad.page)
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=2, has_touch=True)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    open_notebook(page, lab, NOTEBOOK)
+    page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
+    other = PadOnScreen(page)
+    other.wait_for_ink(300, 150)
+    assert other.sheet.locator("canvas").evaluate("canvas => [canvas.width, canvas.height]") == [1600, 1200]
+    touch = context.new_cdp_session(page)
+    scrolled = other.sheet.bounding_box()["y"]
+    for kind, y in [
+        ("touchStart", 150),
+        ("touchMove", 250),
+        ("touchMove", 350),
+        ("touchMove", 450),
+        ("touchEnd", None),
+    ]:
+        x, y = other.at(500, y or 0)
+        points = [] if kind == "touchEnd" else [{"x": x, "y": y}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert other.inked(500, 300) and other.sheet.bounding_box()["y"] == scrolled
+    other.expect_answer("71")
+    pad.wait_for_ink(500, 300)  # the first browser sees it too
+    pad.expect_answer("71")
+    page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
+    photograph(page, "dark")
+    context.close()
+
+
+def test_restart_and_run_again(pad):
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    pad.page.evaluate("async () => { await jupyterapp.shell.currentWidget.sessionContext.restartKernel() }")
+    pad.page.evaluate("() => jupyterapp.commands.execute('editmenu:clear-all')")
+    expect(pad.sheet).to_have_count(0)
+    pad.page.wait_for_function(f"() => {KERNEL}.status === 'idle'")
+    run_to_the_pad(pad.page)
+    expect(pad.answer).to_have_text("")
+    pad.draw(SEVEN)
+    pad.expect_answer("7")

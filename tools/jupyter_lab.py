@@ -1,0 +1,55 @@
+"""A JupyterLab server and a headless browser on it, for the tests of the pad and its benchmark."""
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+
+
+@contextmanager
+def running_lab(root: Path, **settings: str) -> Iterator[str]:
+    """JupyterLab on the notebooks in root/notebooks; gives its address, with a place for a notebook's name in it.
+
+    settings: environment variables of the server and its kernels.
+    """
+    token = secrets.token_hex(16)
+    options = {
+        "IdentityProvider.token": token,
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": "0",
+        "ServerApp.root_dir": str(root / "notebooks"),
+        "LabApp.expose_app_in_browser": "True",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    environment = os.environ | {"HOME": str(root), "MNIST_KIT_HOME": str(root / "home")} | settings
+    log = (root / "lab.log").open("w+")
+    server = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
+    try:
+        yield f"{_address(server, root / 'lab.log')}/lab/tree/{{}}?token={token}&reset"
+    finally:
+        server.terminate()
+        server.wait(20)
+        log.close()
+
+
+def _address(server: subprocess.Popen, log: Path) -> str:
+    for _ in range(600):
+        found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+        if found:
+            return found[0]
+        try:
+            server.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
