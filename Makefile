@@ -23,6 +23,7 @@ test: .venv/ready  ## run every test
 	@$(BIN)/python -m pytest
 
 lab: .venv/ready  ## open JupyterLab on the notebooks (127.0.0.1, with its token)
+	@$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null  # else JupyterLab shows no widget after a reload
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks
 
 notebooks: .venv/ready  ## execute the notebooks in place, to be committed

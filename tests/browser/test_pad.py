@@ -85,6 +85,19 @@ def run_to_the_pad(page) -> None:
     page.locator(".mnist-page").first.wait_for()
 
 
+def scroll_to_the_pad(page) -> None:
+    """In a page that was just opened: JupyterLab renders the cells in view only."""
+    page.wait_for_function("() => globalThis.jupyterapp?.shell.currentWidget?.content?.model?.cells?.length > 5")
+    page.evaluate(
+        """() => {
+            const { content } = jupyterapp.shell.currentWidget;
+            const sources = [...content.model.cells].map(cell => cell.sharedModel.getSource());
+            content.activeCellIndex = sources.findIndex(source => source.includes("DigitPad(recognizer)"));
+            return content.scrollToItem(content.activeCellIndex, "start");
+        }"""
+    )
+
+
 def run_cell(page, source: str) -> None:
     """Add a cell at the end of the notebook and run it."""
     page.evaluate(
@@ -347,6 +360,7 @@ def test_reload_with_the_kernel_alive(pad):
     pad.expect_answer("7")
     save(pad.page)
     pad.page.reload()
+    scroll_to_the_pad(pad.page)
     pad = PadOnScreen(pad.page)
     pad.wait_for_ink(300, 150)
     pad.expect_answer("7")
@@ -362,6 +376,7 @@ def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, br
     page = context.new_page()
     page.set_default_timeout(60_000)
     open_notebook(page, lab, NOTEBOOK)
+    scroll_to_the_pad(page)
     page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
     other = PadOnScreen(page)
     other.wait_for_ink(300, 150)
