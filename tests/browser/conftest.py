@@ -24,7 +24,7 @@ def lab(tmp_path_factory):
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while Playwright runs, the tests of the pad would find its event loop
 def browser():
     from playwright.sync_api import sync_playwright
 
