@@ -1,16 +1,26 @@
-"""Weights by name, as safetensors: plain numbers with a description, nothing that runs when it is loaded."""
+"""Weights and checkpoints by name, as safetensors: plain numbers with a description, nothing that runs when loaded.
+
+Weights are what a finished network is; a checkpoint is all that a run needs to go on as if it had not been stopped.
+"""
 
 import json
+import shutil
+import warnings
+import zlib
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
-from mnist_kit.errors import WeightsError
+from mnist_kit.errors import CheckpointError, StorageError, WeightsError
 from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, write_atomically
 from mnist_kit.models import make_model
 from mnist_kit.recipes import Recipe
+
+FORMAT = 1  # of checkpoints
+KEPT = 2  # checkpoints of a run
 
 DESCRIPTION = ("model", "recipe", "accuracy", "data")  # of the metadata; other tools may have put more there
 
@@ -97,3 +107,82 @@ def _read(path: Path) -> tuple[dict, dict]:
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error
+
+
+class Checkpoints:
+    """The last two states of a run called `name`, in `checkpoints/<name>/` of `$MNIST_KIT_HOME`.
+
+    A state is tensors by name and `about`, plain values as JSON holds them. Raises CheckpointError for a name that is
+    no plain file name.
+    """
+
+    def __init__(self, name: str):
+        if not is_plain_name(name):
+            raise CheckpointError(f"{name!r} cannot name checkpoints: use letters, digits, '-', '_' and '.' only")
+        self.name = name
+        self.folder = home_folder() / "checkpoints" / name
+        self.written: list[Path] = []  # by this run, or gone on from
+
+    def write(self, step: int, tensors: dict[str, Tensor], about: dict) -> Path:
+        """Write the state after `step` atomically, drop all but it and the one before, and return the path.
+
+        Raises StorageError when it cannot be written; the earlier ones then stay.
+        """
+        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        text = json.dumps(about)
+        metadata = {"format": str(FORMAT), "crc32": str(_crc32(tensors, text)), "about": text}
+        path = write_atomically(self.folder / f"step-{step:09}.safetensors", save(tensors, metadata))
+        self.written = [*(kept for kept in self.written if kept != path), path][-KEPT:]
+        for old in [*self.folder.glob("step-*"), *self.folder.glob(".step-*")]:  # hidden: left by a killed process
+            if old not in self.written:
+                old.unlink(missing_ok=True)
+        return path
+
+    def latest(self) -> tuple[dict[str, Tensor], dict] | None:
+        """The newest state that can be read, None where there is none; a warning tells of damaged ones.
+
+        Raises CheckpointError when all are damaged or one is from a newer version.
+        """
+        damaged = []
+        for path in sorted(self.folder.glob("step-*.safetensors"), reverse=True):
+            try:
+                state = _read_state(path)
+            except (SafetensorError, OSError, ValueError, KeyError) as error:
+                damaged.append(f"{path} is damaged ({error})")
+                continue
+            if damaged:
+                warnings.warn(f"{'; '.join(damaged)}: going on from {path.name}", stacklevel=3)
+            self.written = [path]
+            return state
+        if damaged:
+            raise CheckpointError(f"{'; '.join(damaged)}: there is no other, train again with resume=False")
+        return None
+
+    def set_aside(self) -> None:
+        """Move what is there to `<name>.before`, in place of what was set aside earlier. Raises StorageError."""
+        if not self.folder.exists():
+            return
+        aside = self.folder.with_name(f"{self.name}.before")
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            self.folder.rename(aside)
+        except OSError as error:
+            raise StorageError(f"cannot move {self.folder} to {aside}: {error.strerror or error}") from error
+
+
+def _read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        if int(metadata["format"]) > FORMAT:
+            raise CheckpointError(f"{path} was written by a newer mnist_kit: update, or train with another name")
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    if int(metadata["crc32"]) != _crc32(tensors, metadata["about"]):
+        raise ValueError("its checksum differs")
+    return tensors, json.loads(metadata["about"])
+
+
+def _crc32(tensors: dict[str, Tensor], text: str) -> int:
+    total = zlib.crc32(text.encode())
+    for key in sorted(tensors):
+        total = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(key.encode(), total))
+    return total

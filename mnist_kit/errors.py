@@ -25,6 +25,18 @@ class TrainingError(MnistKitError):
     """Training cannot start or go on."""
 
 
+class LossNotFinite(TrainingError):
+    """The loss became NaN or infinite. step, learning_rate: where; history: all of the run."""
+
+    def __init__(self, message: str, step: int, learning_rate: float, history: object):
+        super().__init__(message)
+        self.step, self.learning_rate, self.history = step, learning_rate, history
+
+
+class CheckpointError(MnistKitError):
+    """A run cannot go on from its checkpoints: they are of another run, of a newer version, or damaged."""
+
+
 class WeightsError(MnistKitError):
     """Weights are missing, damaged, or of another model."""
 

@@ -69,17 +69,18 @@ class _Watcher(Callback):
 class ProgressLine(_Watcher):
     """One line: epoch, step, loss, val_loss, val_accuracy, time, time left.
 
-    In a notebook and on a terminal the line is overwritten, at most once a second; elsewhere each epoch prints one.
-    loss is the mean of the last 50 steps.
+    In a notebook and on a terminal the line is overwritten, at most once a second; elsewhere, and with a `title` that
+    tells several runs apart, each epoch prints one. loss is the mean of the last 50 steps.
     """
 
-    def __init__(self, share: float = 0.005, clock: Callable[[], float] = time.perf_counter):
+    def __init__(self, share: float = 0.005, clock: Callable[[], float] = time.perf_counter, title: str = ""):
         super().__init__(share, clock)
+        self.title = title
 
     def begin(self, run: Run) -> None:
         self.handle = None
-        self.overwrites = in_notebook() or sys.stdout.isatty()
-        if in_notebook():
+        self.overwrites = not self.title and (in_notebook() or sys.stdout.isatty())
+        if self.overwrites and in_notebook():
             self.handle = display({"text/plain": _line(run, run.history())}, raw=True, display_id=True)
 
     def on_step(self, run: Run) -> None:
@@ -101,7 +102,7 @@ class ProgressLine(_Watcher):
         elif self.overwrites:
             print(f"\r{line:<110}", end="\n" if final else "", flush=True)
         else:
-            print(line, flush=True)
+            print(f"{self.title} · {line}" if self.title else line, flush=True)
 
 
 class LiveCurves(_Watcher):

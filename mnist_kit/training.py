@@ -1,47 +1,34 @@
-"""The one training loop of the project, and the evaluation of what it trained."""
+"""The one training loop of the project. It can be stopped at any moment and go on as if it had not been."""
 
 import math
 import platform
+import signal
+import threading
 import time
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import pairwise
-from pathlib import Path
+from itertools import islice
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from mnist_kit import paper
+from mnist_kit.checkpoints import Checkpoints
 from mnist_kit.data import Digits, Split
-from mnist_kit.errors import ImageError, TrainingError
+from mnist_kit.engine import GradientStep, StepClock, as_device, as_input, best_device, device_name, pooling_first
+from mnist_kit.errors import CheckpointError, LossNotFinite, RecipeError, StorageError, TrainingError
+from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import History
+from mnist_kit.parallel import World, contact, local_device, spread, whole_batches, world
 from mnist_kit.recipes import Recipe
 
+__all__ = ["Callback", "Evaluation", "Run", "as_device", "as_input", "best_device", "evaluate", "fit", "pooling_first"]
 
-def best_device() -> torch.device:
-    """The fastest device at hand: a CUDA GPU, Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def as_device(device: torch.device | str | None) -> torch.device:
-    """`device` as a torch.device, the best one for None. Raises TrainingError when this machine has no such device."""
-    if device is None:
-        return best_device()
-    try:
-        device = torch.device(device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(
-            f"device {str(device)!r} cannot be used here ({reason}); this machine has {best_device()}"
-        ) from error
-    return device
+CHECKPOINT_SHARE = 0.01  # of the time of a run, that writing its checkpoints may take
+CHECK_STEPS = 100  # on a GPU, between two looks at the losses: each look waits for the device
 
 
 class Callback:
@@ -65,7 +52,8 @@ class Run:
     """A training run as callbacks see it.
 
     step: steps done so far; epoch: the one that is running, from 1; losses: float32 (total_steps,), NaN where there was
-    no step yet, on the device until `history()` reads them.
+    no step yet, on the device until `history()` reads them; resumed_at: the step that a checkpoint gave, else 0; ranks:
+    processes that train together; graph_seconds: what recording a CUDA graph took, 0 without one.
     """
 
     recipe: Recipe
@@ -74,6 +62,9 @@ class Run:
     steps_per_epoch: int
     step: int = 0
     epoch: int = 1
+    resumed_at: int = 0
+    ranks: int = 1
+    graph_seconds: float = 0.0
     interrupted: bool = False
     started: float = field(default_factory=time.perf_counter)
 
@@ -81,7 +72,9 @@ class Run:
         self.losses = torch.full((self.total_steps,), math.nan, device=self.device)
         self._epochs: list[dict] = []
         self._paper_accuracies: list[float] = []
-        self._clock = _StepClock(self.device)
+        self._clock = StepClock(self.device)
+        self._epoch_started = self.started
+        self._epoch_learning_rate = math.nan
 
     @property
     def total_steps(self) -> int:
@@ -89,7 +82,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start, evaluation included."""
+        """Seconds of training so far, evaluation included, and without the time between a stop and going on."""
         return time.perf_counter() - self.started
 
     def history(self) -> History:
@@ -107,6 +100,8 @@ class Run:
             "recipe": self.recipe.as_dict(),
             "data": self.digits_name,
             "device": device_name(self.device),
+            "ranks": self.ranks,
+            "graph_seconds": self.graph_seconds,
             "system": platform.platform(),
             "torch": torch.__version__,
             "interrupted": self.interrupted,
@@ -115,84 +110,69 @@ class Run:
         return History(steps, pd.DataFrame(self._epochs, columns=columns), about)
 
 
-def device_name(device: torch.device) -> str:
-    """What the device calls itself, for the record of a run."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor_name()}, {torch.get_num_threads()} threads"
-
-
-def _processor_name() -> str:
-    try:  # Linux keeps the name there; platform.processor() is empty on many of its distributions
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def fit(
     model: nn.Module,
     digits: Digits,
     recipe: Recipe,
     callbacks: Iterable[Callback] = (),
     device: torch.device | str | None = None,
+    checkpoint: str | None = None,
+    every: int | None = None,
+    resume: bool = False,
 ) -> History:
     """Train `model` in place on `digits.train` by `recipe`, evaluate on `digits.test` after each epoch.
 
     model: any module from float32 images (batch, 1, 28, 28) in [0, 1] to logits (batch, 10). It is moved to `device`
     and returned to evaluation mode. The images are kept on the device as uint8. Seeds torch with `recipe.seed`: the
-    same seed and the same initial weights give the same history on the same CPU; a GPU may differ in the last digits.
+    same seed and the same initial weights give the same history on the same CPU; a GPU may differ in the last digits,
+    and computes products in bfloat16.
 
-    Interrupting it (Ctrl+C, the notebook's stop button) ends training: the history so far is returned, the model holds
-    the last step's weights.
+    checkpoint: keep the last two states of the run under this name, in `checkpoints/` of the home folder; every: so
+    many steps, None: as often as it costs no more than 1 % of the time, and at the end. When a state cannot be written
+    a warning says so once, and training goes on.
+    resume: go on from there. On the CPU the run then is, bit for bit, the one that was not stopped; with no state yet
+    it starts with the first step. A finished run returns its history at once. Without `resume` what was kept under the
+    name is moved to `<name>.before`.
 
-    Raises RecipeError when no full batch fits the data, TrainingError for an empty test split or a missing device.
+    Interrupting it (Ctrl+C, the notebook's stop button) ends training after the running step: the history so far is
+    returned, the model holds the last step's weights, and the checkpoint is written. A second time ends it at once.
+
+    Under `torchrun` all processes train one model: each takes an equal part of every batch, with the same result but
+    for rounding (`mnist_kit.parallel`). Callbacks, checkpoints and progress are the first one's.
+
+    Raises RecipeError when no full batch fits the data or the processes do not divide the batch; TrainingError for an
+    empty test split or a missing device; CheckpointError for a checkpoint of another model, recipe or data set, a
+    damaged or newer one; StorageError when the first state cannot be written; LossNotFinite when the loss becomes NaN
+    or infinite: the model then has its last good weights again.
     """
-    device = as_device(device)
+    processes = world()
+    device = local_device(processes) if device is None else as_device(device)
     if len(digits.test) == 0:
         raise TrainingError(f"{digits.name} has no test images to evaluate on after each epoch")
-    run = Run(recipe, digits.name, device, recipe.steps_per_epoch(len(digits.train)))
-    callbacks = list(callbacks)
+    if recipe.batch_size % processes.size:
+        raise RecipeError(
+            f"batch_size {recipe.batch_size} cannot be shared equally by {processes.size} processes: "
+            "start a number of them that divides it, or choose another batch_size"
+        )
+    if every is not None and (not isinstance(every, int) or every < 1):
+        raise TrainingError(f"every must be a whole number of steps, at least 1, or None, not {every!r}")
+    if resume and checkpoint is None:
+        raise CheckpointError("resume=True needs the name of the checkpoint to go on from: checkpoint='…'")
+    run = Run(recipe, digits.name, device, recipe.steps_per_epoch(len(digits.train)), ranks=processes.size)
+    callbacks = list(callbacks) if processes.is_first else []
 
     torch.manual_seed(recipe.seed)
-    torch.set_flush_denormal(True)  # Adam's averages of MNIST's always-black corners decay into slow denormals
-    shuffle = torch.Generator().manual_seed(recipe.seed)  # on the CPU: the same order on every device
-    images = digits.train.images[: recipe.train_images].to(device)
-    labels = digits.train.labels[: recipe.train_images].to(device)
     model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=device.type in ("cpu", "cuda"))
-    schedule, schedule_by_step = _schedule(optimizer, recipe, run.total_steps)
-
+    training = _Training(model, digits, run, processes)
+    if checkpoint is not None:
+        training.keeper = keeper = _Keeper(Checkpoints(checkpoint), training, every)
+        training.load(processes.from_first(keeper.latest if resume else keeper.begin))
+    torch.set_flush_denormal(True)  # Adam's averages of MNIST's always-black corners decay into slow denormals
     for callback in callbacks:
         callback.on_start(run)
     try:
-        for run.epoch in range(1, recipe.epochs + 1):
-            epoch_started = time.perf_counter()
-            learning_rate = schedule.get_last_lr()[0]
-            order = torch.randperm(len(images), generator=shuffle).to(device)
-            model.train()
-            run._clock.start()
-            with pooling_first(model):
-                for batch in order[: run.steps_per_epoch * recipe.batch_size].split(recipe.batch_size):
-                    logits = model(as_input(images[batch]))  # (batch, 10)
-                    loss = functional.cross_entropy(logits, labels[batch])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    if schedule_by_step:
-                        schedule.step()
-                    run.losses[run.step] = loss.detach()
-                    run._clock.lap()
-                    run.step += 1
-                    for callback in callbacks:
-                        callback.on_step(run)
-            if not schedule_by_step:
-                schedule.step()
-            _end_epoch(run, model, digits.test, epoch_started, learning_rate)
-            for callback in callbacks:
-                callback.on_epoch(run)
-    except KeyboardInterrupt:
-        run.interrupted = True
+        with contact(), training.interrupts:
+            training.train(digits.test, callbacks)
     finally:
         model.eval()
         torch.set_flush_denormal(False)
@@ -201,169 +181,331 @@ def fit(
     return run.history()
 
 
-def _end_epoch(run: Run, model: nn.Module, test: Split, epoch_started: float, learning_rate: float) -> None:
-    loss = run.losses[run.step - run.steps_per_epoch : run.step].mean().item()
-    trained = time.perf_counter()
-    evaluation = evaluate(model, test, run.device)
-    now = time.perf_counter()
-    run._paper_accuracies.append(evaluation.paper_accuracy)
-    run._epochs.append(
-        {
-            "epoch": run.epoch,
-            "loss": loss,
-            "val_loss": evaluation.loss,
-            "val_accuracy": evaluation.accuracy,
-            "seconds": now - epoch_started,
-            "eval_seconds": now - trained,
-            "learning_rate": learning_rate,
-        }
-    )
+class _Training:
+    """Everything that changes while a model trains, and the loop that changes it."""
 
-
-def as_input(images: Tensor) -> Tensor:
-    """What a model takes: `images` uint8 (N, 1, 28, 28) as float32 in [0, 1], and nothing else, as in the paper.
-
-    Raises ImageError for images that are not uint8, since those may be scaled already.
-    """
-    if images.dtype != torch.uint8:
-        raise ImageError(f"as_input takes uint8 images, 0 to 255, not {images.dtype}")
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-
-
-@contextmanager
-def pooling_first(model: nn.Module) -> Iterator[None]:
-    """Within it, max pooling runs before the ReLU it follows: max(0, ·) keeps order, so the values stay the same, and
-    the ReLU then works on a quarter of them.
-    """
-    swapped = []
-    for block in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
-        for index, (layer, following) in enumerate(pairwise(list(block))):
-            if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
-                block[index], block[index + 1] = following, layer
-                swapped.append((block, index))
-    try:
-        yield
-    finally:
-        for block, index in swapped:
-            block[index], block[index + 1] = block[index + 1], block[index]
-
-
-def _schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, total_steps: int
-) -> tuple[torch.optim.lr_scheduler.LRScheduler, bool]:
-    """The schedule, and whether it moves at each step (else at each epoch)."""
-    if recipe.schedule == "one-cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps), True
-    return torch.optim.lr_scheduler.StepLR(optimizer, recipe.step_epochs, recipe.gamma), False
-
-
-class _StepClock:
-    """How long each step took, in seconds: CUDA events on a GPU, so that no step waits; the host's clock elsewhere."""
-
-    def __init__(self, device: torch.device):
-        self.on_gpu = device.type == "cuda"
-        self.done: list[float] = []
-        self.marks: list = []
-
-    def start(self) -> None:
-        self.done, self.marks = self.laps(), []
-        self.lap()
-
-    def lap(self) -> None:
-        if self.on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append(event)
+    def __init__(self, model: nn.Module, digits: Digits, run: Run, processes: World):
+        self.model, self.run, self.processes = model, run, processes
+        self.keeper: _Keeper | None = None
+        self.interrupts = _Interrupts(hold=processes.size > 1)
+        recipe = run.recipe
+        self.images = digits.train.images[: recipe.train_images].to(run.device)
+        self.labels = digits.train.labels[: recipe.train_images].to(run.device)
+        self.gradients: GradientStep | None = None
+        self.on_cpu = run.device.type == "cpu"
+        fused = run.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=fused)
+        self.by_step = recipe.schedule == "one-cycle"  # else the schedule moves with each epoch
+        if self.by_step:
+            self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, run.total_steps)
         else:
-            self.marks.append(time.perf_counter())
+            self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, recipe.step_epochs, recipe.gamma)
+        self.remember_good()
 
-    def laps(self) -> list[float]:
-        if self.on_gpu and self.marks:
-            self.marks[-1].synchronize()
-            return self.done + [a.elapsed_time(b) / 1000 for a, b in pairwise(self.marks)]
-        return self.done + [b - a for a, b in pairwise(self.marks)]
+    def train(self, test: Split, callbacks: list[Callback]) -> None:
+        run = self.run
+        shuffle = torch.Generator().manual_seed(run.recipe.seed)  # on the CPU: the same order on every device
+        orders = (torch.randperm(len(self.images), generator=shuffle) for _ in range(run.recipe.epochs))
+        try:
+            for epoch, order in islice(enumerate(orders, start=1), len(run._epochs), None):
+                run.epoch = epoch
+                for _ in self.steps(order.to(run.device)):
+                    for callback in callbacks:
+                        callback.on_step(run)
+                    if self.keeper:
+                        self.keeper.on_step()
+                self.end_epoch(test)
+                for callback in callbacks:
+                    callback.on_epoch(run)
+        except KeyboardInterrupt:
+            run.interrupted = True
+        if self.keeper and not self.interrupts.amid_step:
+            self.keeper.save()
 
+    def steps(self, order: Tensor) -> Iterator[None]:
+        """The steps of an epoch through images in `order`, but for those that were done before it was resumed."""
+        run, size = self.run, self.run.recipe.batch_size
+        done = run.step - len(run._epochs) * run.steps_per_epoch
+        if done == 0:
+            run._epoch_started, run._epoch_learning_rate = time.perf_counter(), self.learning_rate
+        self.model.train()
+        with pooling_first(self.model), whole_batches(self.model, self.processes):
+            for batch in order[: run.steps_per_epoch * size].split(size)[done:]:
+                batch = self.processes.shard(batch)
+                if self.gradients is None:
+                    self.gradients = self.begin_gradients(batch)
+                with self.interrupts.held():
+                    self.step(batch)
+                self.interrupts.look()
+                yield
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How a model does on a split. logits: float32 (N, 10); labels: int64 (N,); both on the CPU.
+    def begin_gradients(self, batch: Tensor) -> GradientStep:
+        if self.processes.size > 1:
+            return GradientStep(spread(self.model, self.run.device), self.run.device)
+        gradients = GradientStep(self.model, self.run.device)
+        if self.run.device.type == "cuda":
+            started = time.perf_counter()
+            gradients.record(self.images[batch], self.labels[batch])
+            self.run.graph_seconds = time.perf_counter() - started
+        return gradients
 
-    loss: mean cross-entropy over the images (nats); accuracy: the exact fraction recognised.
-    """
+    def step(self, batch: Tensor) -> None:
+        """One step, on this process's part of a batch: indices of images, int64 (n,)."""
+        run = self.run
+        run._clock.begin()
+        loss = self.gradients(self.images[batch], self.labels[batch])
+        if self.processes.size > 1:
+            # All have to stop after the same step, so whether one was told to is shared along with the loss.
+            loss, stop = self.processes.mean(torch.stack([loss, torch.full_like(loss, self.interrupts.told)]))
+        run.losses[run.step] = loss
+        if self.on_cpu:
+            self.check(run.step, run.step + 1)
+        self.optimizer.step()
+        run._clock.end()
+        run.step += 1
+        ends_epoch = run.step % run.steps_per_epoch == 0
+        if self.by_step or ends_epoch:
+            self.schedule.step()
+        look = self.on_cpu or ends_epoch or run.step % CHECK_STEPS == 0
+        if look and not self.on_cpu:
+            self.check(max(0, run.step - CHECK_STEPS), run.step)
+        if self.processes.size > 1 and look:
+            self.interrupts.pending = bool(stop > 0)
 
-    logits: Tensor
-    labels: Tensor
+    def end_epoch(self, test: Split) -> None:
+        run = self.run
+        loss = run.losses[run.step - run.steps_per_epoch : run.step].mean().item()
+        trained = time.perf_counter()
+        evaluation = self.evaluate(test)
+        now = time.perf_counter()
+        with self.interrupts.held():
+            run._paper_accuracies.append(evaluation.paper_accuracy)
+            run._epochs.append(
+                {
+                    "epoch": run.epoch,
+                    "loss": loss,
+                    "val_loss": evaluation.loss,
+                    "val_accuracy": evaluation.accuracy,
+                    "seconds": now - run._epoch_started,
+                    "eval_seconds": now - trained,
+                    "learning_rate": run._epoch_learning_rate,
+                }
+            )
+            self.remember_good()
 
-    @cached_property
-    def predictions(self) -> Tensor:
-        """The likeliest class of each image, int64 (N,)."""
-        return self.logits.argmax(1)
-
-    @cached_property
-    def probabilities(self) -> Tensor:
-        """softmax of the logits, float32 (N, 10)."""
-        return self.logits.softmax(1)
-
-    @cached_property
-    def loss(self) -> float:
-        return functional.cross_entropy(self.logits, self.labels).item()
-
-    @cached_property
-    def correct(self) -> Tensor:
-        """bool (N,)"""
-        return self.predictions == self.labels
+    def evaluate(self, test: Split) -> Evaluation:
+        """On all processes together: each takes a part of the images, all get all of the logits."""
+        rank, size = self.processes.rank, self.processes.size
+        if size == 1:
+            return evaluate(self.model, test, self.run.device)
+        part = Split(test.images[rank::size], test.labels[rank::size])
+        logits = evaluate(self.model, part, self.run.device).logits if len(part) else torch.empty(0, 10)
+        gathered = self.processes.gather(logits.to(self.run.device), len(test))
+        return Evaluation(gathered.cpu(), test.labels.cpu())
 
     @property
-    def accuracy(self) -> float:
-        """The exact fraction recognised, 0 to 1."""
-        return self.correct.sum().item() / len(self.labels)
+    def learning_rate(self) -> float:
+        return self.schedule.get_last_lr()[0]
 
-    @property
-    def paper_accuracy(self) -> float:
-        """By the paper's listing 2.4: the mean accuracy of batches of 128; a short last one weighs as much as any."""
-        batches = self.correct.double().split(paper.BATCH_SIZE)
-        return sum(batch.mean().item() for batch in batches) / len(batches)
+    def remember_good(self) -> bool:
+        """Keep the weights to fall back to; False where they are not finite."""
+        weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        good = all(bool(tensor.isfinite().all()) for tensor in weights.values())
+        if good:
+            self.good = (self.run.step, weights)
+        return good
 
-    @property
-    def confusion(self) -> pd.DataFrame:
-        """Counts, 10×10: a row a true digit, a column a predicted one."""
-        counts = torch.bincount(self.labels * 10 + self.predictions, minlength=100).reshape(10, 10)
-        return pd.DataFrame(
-            counts.numpy(), index=pd.RangeIndex(10, name="true"), columns=pd.RangeIndex(10, name="predicted")
+    def check(self, first: int, last: int) -> None:
+        """Stop when a loss of steps `first` to `last`, exclusive and from 0, is not finite."""
+        run = self.run
+        bad = (~run.losses[first:last].isfinite()).nonzero()
+        if not len(bad):
+            return
+        step = first + int(bad[0]) + 1
+        good, weights = self.good
+        self.model.load_state_dict(weights)
+        where = f"the model has the weights of step {good:,} again"
+        if self.keeper and self.keeper.saved:
+            where += f"; the checkpoint {self.keeper.name!r} is of step {self.keeper.saved[0]:,}"
+        raise LossNotFinite(
+            f"the loss of step {step:,} is {run.losses[step - 1].item()} (epoch {run.epoch}, learning rate "
+            f"{self.learning_rate:.3g}): {where}. A lower learning_rate is the usual mend; images or labels that are "
+            "not what they should be are the other cause",
+            step,
+            self.learning_rate,
+            run.history(),
         )
 
+    # What a checkpoint holds
+
+    def identity(self) -> dict:
+        """What has to be the same for a run to go on."""
+        recipe = self.run.recipe.as_dict()
+        del recipe["promised_accuracy"]
+        data = zlib.crc32(self.labels.cpu().numpy(), zlib.crc32(self.images.cpu().numpy()))
+        return {"model": type(self.model).__name__, "recipe": recipe, "data": [self.run.digits_name, data]}
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        run, optimizer = self.run, self.optimizer.state_dict()
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, averages in optimizer["state"].items():
+            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in averages.items()}
+        tensors["losses"] = run.losses[: run.step]
+        tensors["seconds"] = torch.tensor(run._clock.laps(), dtype=torch.float64)
+        tensors["random.cpu"] = torch.get_rng_state()
+        if run.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
+        now = time.perf_counter()
+        return tensors, {
+            **self.identity(),
+            "step": run.step,
+            "epochs": run._epochs,
+            "paper_accuracies": run._paper_accuracies,
+            "seconds": now - run.started,
+            "epoch_seconds": now - run._epoch_started,
+            "epoch_learning_rate": run._epoch_learning_rate,
+            "schedule": self.schedule.state_dict(),
+            "groups": optimizer["param_groups"],
+        }
+
+    def load(self, state: tuple[dict[str, Tensor], dict] | None) -> None:
+        """Go on from `state`. Raises CheckpointError, and changes nothing, when it is of another run."""
+        if state is None:
+            return
+        tensors, about = state
+        self.require_same(tensors, about)
+        run, parameters = self.run, list(self.model.parameters())
+        averages = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "adam":
+                index, _, rest = rest.partition(".")
+                like = parameters[int(index)]
+                # In the parameter's own memory layout, on which Adam's fused loop relies.
+                fitted = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+                averages.setdefault(int(index), {})[rest] = fitted
+        self.model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+        groups = [{**group, "betas": tuple(group["betas"])} for group in about["groups"]]
+        self.optimizer.load_state_dict({"state": averages, "param_groups": groups})
+        self.schedule.load_state_dict(about["schedule"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if run.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], run.device)
+        now = time.perf_counter()
+        run.step = run.resumed_at = about["step"]
+        run.losses[: run.step] = tensors["losses"].to(run.device)
+        run._clock = StepClock(run.device, tensors["seconds"].tolist())
+        run._epochs, run._paper_accuracies = about["epochs"], about["paper_accuracies"]
+        run.epoch = min(len(run._epochs) + 1, run.recipe.epochs)
+        run.started, run._epoch_started = now - about["seconds"], now - about["epoch_seconds"]
+        run._epoch_learning_rate = about["epoch_learning_rate"]
+        self.remember_good()
+
+    def require_same(self, tensors: dict[str, Tensor], about: dict) -> None:
+        name = self.keeper.name
+        mend = "train with what it was begun with, choose another checkpoint name, or start anew with resume=False"
+        for kind, mine in self.identity().items():
+            theirs = about[kind]
+            if theirs == mine:
+                continue
+            if kind == "recipe":
+                differing = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+                what = ", ".join(f"{key} {theirs.get(key)!r}, not {mine.get(key)!r}" for key in differing)
+            else:
+                theirs, mine = (theirs[0], mine[0]) if kind == "data" else (theirs, mine)
+                what = f"{theirs!r}, not {mine!r}" if theirs != mine else f"another version of {mine!r}"
+            raise CheckpointError(f"the checkpoint {name!r} is of another {kind} ({what}): {mend}")
+        shapes = {f"model.{key}": tensor.shape for key, tensor in self.model.state_dict().items()}
+        theirs = {key: tensor.shape for key, tensor in tensors.items() if key.startswith("model.")}
+        if shapes != theirs:
+            key = next(key for key in [*shapes, *theirs] if shapes.get(key) != theirs.get(key))
+            raise CheckpointError(f"the checkpoint {name!r} is of another model ({key[6:]!r} differs): {mend}")
+
+
+class _Keeper:
+    """When a run is written to its checkpoints, and what happens when it cannot be."""
+
+    def __init__(self, checkpoints: Checkpoints, training: _Training, every: int | None):
+        self.checkpoints, self.training, self.every = checkpoints, training, every
+        self.name = checkpoints.name
+        self.saved: tuple[int, int] | None = None  # steps and epochs of the last state
+        self.due = time.perf_counter()
+        self.complained = False
+
+    def latest(self) -> tuple | None:
+        state = self.checkpoints.latest()
+        if state is None:
+            warnings.warn(f"there is no checkpoint {self.name!r} yet: starting with the first step", stacklevel=5)
+            return self.begin()
+        self.saved = state[1]["step"], len(state[1]["epochs"])
+        return state
+
+    def begin(self) -> None:
+        self.checkpoints.set_aside()
+        self.write()
+
+    def on_step(self) -> None:
+        if time.perf_counter() >= self.due if self.every is None else self.training.run.step % self.every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """Write the state if it is new and in order; a failure is told once, and is no reason to stop."""
+        training = self.training
+        if not training.processes.is_first or self.saved == self.position:
+            return
+        try:
+            if training.remember_good():
+                self.write()
+        except StorageError as error:
+            if not self.complained:
+                warnings.warn(f"training goes on without new checkpoints: {error}", stacklevel=2)
+            self.complained = True
+
+    def write(self) -> None:
+        started = time.perf_counter()
+        self.checkpoints.write(self.training.run.step, *self.training.state())
+        self.saved = self.position
+        now = time.perf_counter()
+        self.due = now + (now - started) / CHECKPOINT_SHARE
+
     @property
-    def per_digit(self) -> pd.DataFrame:
-        """precision, recall, f1 (fractions; NaN for a digit that is never there or predicted) and support per digit."""
-        counts = self.confusion.to_numpy()
-        hits, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
-        table = pd.DataFrame({"hits": hits, "predicted": predicted, "support": support}, dtype=float)
-        precision, recall = table.hits / table.predicted, table.hits / table.support
-        f1 = 2 * table.hits / (table.predicted + table.support)
-        table = pd.DataFrame({"precision": precision, "recall": recall, "f1": f1, "support": support})
-        return table.rename_axis("digit")
+    def position(self) -> tuple[int, int]:
+        return self.training.run.step, len(self.training.run._epochs)
 
 
-def evaluate(
-    model: nn.Module, split: Split, device: torch.device | str | None = None, batch_size: int = 250
-) -> Evaluation:
-    """Run `model` over `split` in evaluation mode, without gradients; its mode is as before afterwards.
+class _Interrupts:
+    """Ctrl+C, put off to the end of a step, since a step done by half could not be gone on with.
 
-    Moves the model to `device` (None: the best one). Raises TrainingError for an empty split, a batch size below 1 or a
-    missing device.
+    hold: put it off until all processes know of it. told: it was pressed; pending: the run may stop now.
     """
-    if len(split) == 0:
-        raise TrainingError("there are no images to evaluate on")
-    if batch_size < 1:
-        raise TrainingError(f"batch_size must be at least 1, not {batch_size!r}")
-    device = as_device(device)
-    model.to(device, memory_format=torch.channels_last)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), pooling_first(model):
-            batches = split.images.split(batch_size)
-            logits = torch.cat([model(as_input(images.to(device))).float().cpu() for images in batches])
-    finally:
-        model.train(was_training)
-    return Evaluation(logits, split.labels.cpu())
+
+    def __init__(self, hold: bool):
+        self.hold = hold
+        self.told = self.pending = self.amid_step = False
+
+    def __enter__(self) -> "_Interrupts":
+        self.own = threading.current_thread() is threading.main_thread()  # no other is interrupted
+        if self.own:
+            self.before = signal.signal(signal.SIGINT, self.handle)
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        if self.own:
+            signal.signal(signal.SIGINT, self.before)
+
+    def handle(self, _number, _frame) -> None:
+        if self.told or not (self.hold or self.amid_step):
+            raise KeyboardInterrupt
+        self.told = True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.amid_step = True  # and stays so when the step is not finished
+        yield
+        self.amid_step = False
+
+    def look(self) -> None:
+        if self.told and not self.hold:
+            self.pending = True
+        if self.pending:
+            raise KeyboardInterrupt

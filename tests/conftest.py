@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from torch import Tensor, nn
 
 from mnist_kit.data import Digits, Split, load_mnist
+from mnist_kit.models import Net
 
 settings.register_profile("patient", deadline=None)  # nothing is timed here: machines differ, and have other work
 settings.load_profile("patient")
@@ -57,3 +59,37 @@ def _rows(count: int) -> Split:
     for row in range(2):
         images[torch.arange(count), 0, 4 + 2 * labels + row] = 255
     return Split(images, labels)
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    """What `Net` is made of, in little: it trains in milliseconds."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(4 * 14 * 14, 10),
+    )
+
+
+def net(seed: int = 0) -> Net:
+    torch.manual_seed(seed)
+    return Net()
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    return [type(module).__name__ for module in model.modules()]
+
+
+class InDouble(nn.Module):
+    """Computes in float64, so that what two ways of training differ by is not rounding."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images.double())

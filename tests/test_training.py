@@ -1,49 +1,22 @@
-import math
-from contextlib import nullcontext
 from dataclasses import replace
-from itertools import pairwise
 
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor, nn
+from conftest import InDouble, layer_names, net, small_model
+from torch import nn
 from torch.nn import functional
 from torchvision.transforms.functional import to_tensor
 
-from mnist_kit.data import Split
-from mnist_kit.errors import RecipeError, TrainingError
+from mnist_kit.engine import best_device
+from mnist_kit.errors import LossNotFinite, RecipeError, TrainingError
+from mnist_kit.evaluation import evaluate
 from mnist_kit.history import EPOCH_COLUMNS, STEP_COLUMNS
-from mnist_kit.models import Net
 from mnist_kit.recipes import PAPER, Recipe
-from mnist_kit.training import Callback, Evaluation, as_input, best_device, evaluate, fit, pooling_first
+from mnist_kit.training import Callback, fit
 
 BRIEF = Recipe("brief", epochs=2, batch_size=25, train_images=100)  # 2 × 4 steps
 ABSENT = "cuda" if not torch.cuda.is_available() else "mps"
-
-
-def small_model(seed: int = 0) -> nn.Module:
-    """What `Net` is made of, in little: it trains in milliseconds."""
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.2),
-        nn.Linear(4 * 14 * 14, 10),
-    )
-
-
-def net(seed: int = 0) -> Net:
-    torch.manual_seed(seed)
-    return Net()
-
-
-def layer_names(model: nn.Module) -> list[str]:
-    return [type(module).__name__ for module in model.modules()]
 
 
 def test_it_learns(tiny):
@@ -103,17 +76,6 @@ def test_the_learning_rate_falls_after_every_seventh_epoch_of_the_paper(tiny):
     assert list(rates) == pytest.approx([3e-3] * 7 + [3e-4] * 7 + [3e-5] * 7 + [3e-6] * 4)
 
 
-class InDouble(nn.Module):
-    """Computes in float64, so that what two ways of training differ by is not rounding."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model.double()
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images.double())
-
-
 @pytest.mark.parametrize("schedule", ["step", "one-cycle"])
 def test_fit_does_what_a_plain_loop_does(tiny, schedule):
     recipe = Recipe("", 2, batch_size=10, schedule=schedule, step_epochs=1, train_images=25, seed=3)  # 2 × 2 steps
@@ -146,13 +108,6 @@ def test_fit_does_what_a_plain_loop_does(tiny, schedule):
     weights, expected = model.state_dict(), plain.state_dict()
     for name in expected:
         torch.testing.assert_close(weights[name], expected[name], rtol=1e-6, atol=1e-8, msg=name)
-
-
-def test_images_go_in_as_totensor_makes_them(tiny):
-    images = torch.arange(784, dtype=torch.int32).remainder(256).to(torch.uint8).reshape(1, 1, 28, 28)
-    before = images.clone()
-    assert torch.equal(as_input(images)[0], to_tensor(images[0, 0].numpy()))
-    assert torch.equal(images, before)
 
 
 def test_a_batch_larger_than_the_data(tiny):
@@ -264,134 +219,32 @@ def test_the_device_at_hand_is_the_default(tiny):
     assert next(model.parameters()).device.type == best_device().type
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_pooling_first_changes_no_value(training):
-    model = InDouble(net()).train(training)
-    images, labels = torch.rand(8, 1, 28, 28), torch.arange(8)
-    results = []
-    for order in (nullcontext(), pooling_first(model)):
-        torch.manual_seed(0)  # dropout
-        model.zero_grad()
-        with order:
-            logits = model(images)
-        functional.cross_entropy(logits, labels).backward()
-        results.append((logits.detach(), [parameter.grad.clone() for parameter in model.parameters()]))
-    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
+class Spoil(Callback):
+    """Ruins the weights after a step, as an update with an infinite gradient does."""
+
+    def __init__(self, model: nn.Module, step: int):
+        self.model, self.step = model, step
+
+    def on_step(self, run):
+        if run.step == self.step:
+            with torch.no_grad():
+                next(self.model.parameters()).fill_(torch.inf)
 
 
-def test_pooling_first_moves_relu_behind_the_pooling_and_back():
-    model = Net()
-    order = layer_names(model.conv_block)
-    weights = list(model.state_dict())
-    with pooling_first(model):
-        inside = layer_names(model.conv_block)
-        assert list(model.state_dict()) == weights  # weights saved meanwhile are no others
-    assert ("MaxPool2d", "ReLU") in pairwise(inside) and ("ReLU", "MaxPool2d") not in pairwise(inside)
-    assert layer_names(model.conv_block) == order
+def test_a_loss_that_is_not_finite_stops_with_the_weights_of_the_last_good_epoch(tiny):
+    good, model = small_model(), small_model()
+    fit(good, tiny, BRIEF, [StopAt(4)], "cpu")
+    with pytest.raises(LossNotFinite, match=r"loss of step 7 is nan .*rate 0\.003.*weights of step 4 again") as caught:
+        fit(model, tiny, BRIEF, [Spoil(model, 6)], "cpu")
+    assert (caught.value.step, caught.value.learning_rate) == (7, 0.003)
+    assert list(caught.value.history.epochs["epoch"]) == [1]
+    weights, expected = model.state_dict(), good.state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+    assert not model.training
 
 
-class ReadsTheFirstRow(nn.Module):
-    """Logits are the first ten pixels, so that a test decides what is predicted."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, images: Tensor) -> Tensor:
-        assert not self.training
-        return self.scale * images[:, 0, 0, :10]
-
-
-def answered(labels: list[int], predictions: list[int]) -> Split:
-    """Images that `ReadsTheFirstRow` takes for `predictions`."""
-    images = torch.zeros(len(labels), 1, 28, 28, dtype=torch.uint8)
-    images[torch.arange(len(labels)), 0, 0, torch.tensor(predictions)] = 255
-    return Split(images, torch.tensor(labels))
-
-
-def evaluated(labels: list[int], predictions: list[int]) -> Evaluation:
-    return evaluate(ReadsTheFirstRow(), answered(labels, predictions), "cpu")
-
-
-def test_accuracy_and_loss_by_hand():
-    evaluation = evaluated([3, 1, 4, 1], [3, 1, 4, 5])
-    assert evaluation.accuracy == 0.75
-    assert evaluation.loss == pytest.approx(math.log(math.e + 9) - 0.75)
-    assert evaluation.logits.shape == (4, 10) and evaluation.logits.dtype == torch.float32
-    assert list(evaluation.predictions) == [3, 1, 4, 5] and list(evaluation.labels) == [3, 1, 4, 1]
-    assert evaluation.correct.tolist() == [True, True, True, False]
-    assert torch.allclose(evaluation.probabilities.sum(1), torch.ones(4))
-
-
-def test_in_the_papers_accuracy_a_short_last_batch_weighs_as_much_as_a_full_one():
-    wrong_in_first, wrong_in_last = 8, 1
-    predictions = [1] * wrong_in_first + [0] * (128 - wrong_in_first) + [0] + [1] * wrong_in_last
-    evaluation = evaluated([0] * 130, predictions)
-    assert evaluation.accuracy == 121 / 130
-    assert evaluation.paper_accuracy == (120 / 128 + 1 / 2) / 2
-
-
-def test_ten_thousand_images_are_79_batches():
-    right = functional.one_hot(torch.zeros(10_000, dtype=torch.int64), 10).float()
-    labels = torch.zeros(10_000, dtype=torch.int64)
-    labels[-16:] = 1  # 10,000 = 78 × 128 + 16
-    evaluation = Evaluation(right, labels)
-    assert evaluation.accuracy == 0.9984
-    assert evaluation.paper_accuracy == pytest.approx(78 / 79)
-
-
-def test_confusion_has_a_row_a_true_digit():
-    confusion = evaluated([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 2]).confusion
-    assert confusion.shape == (10, 10) and (confusion.index.name, confusion.columns.name) == ("true", "predicted")
-    assert confusion.loc[:2, :2].to_numpy().tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
-    assert confusion.to_numpy().sum() == 6
-
-
-def test_precision_recall_and_f1_by_hand():
-    table = evaluated([0, 0, 0, 1, 1, 2, 7], [0, 0, 1, 1, 2, 2, 2]).per_digit
-    assert table.index.name == "digit" and list(table.columns) == ["precision", "recall", "f1", "support"]
-    assert list(table["support"]) == [3, 2, 1, 0, 0, 0, 0, 1, 0, 0]
-    assert list(table.loc[0]) == pytest.approx([1, 2 / 3, 4 / 5, 3])
-    assert list(table.loc[1]) == pytest.approx([1 / 2, 1 / 2, 1 / 2, 2])
-    assert list(table.loc[2]) == pytest.approx([1 / 3, 1, 1 / 2, 1])
-    assert table.loc[9, ["precision", "recall", "f1"]].isna().all()  # never there, never predicted
-    assert math.isnan(table.loc[7, "precision"]) and list(table.loc[7, ["recall", "f1"]]) == [0, 0]
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=300))
-def test_the_tables_agree_with_the_accuracy(pairs):
-    labels, predictions = map(torch.tensor, zip(*pairs, strict=True))
-    evaluation = Evaluation(functional.one_hot(predictions, 10).float(), labels)
-    confusion, table = evaluation.confusion.to_numpy(), evaluation.per_digit
-    assert list(confusion.sum(1)) == list(table["support"]) == labels.bincount(minlength=10).tolist()
-    assert confusion.trace() / len(labels) == evaluation.accuracy
-    assert (table["recall"] * table["support"]).sum() == pytest.approx(confusion.trace())
-    both = table["precision"] + table["recall"]
-    harmonic = (2 * table["precision"] * table["recall"] / both)[both > 0]
-    assert list(table["f1"][both > 0]) == pytest.approx(list(harmonic))
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_evaluation_leaves_the_model_as_it_was(tiny, training):
-    model = small_model().train(training)
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    order = layer_names(model)
-    evaluation = evaluate(model, tiny.test, "cpu")
-    assert all(module.training is training for module in model.modules())
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())  # batch norm too
-    assert layer_names(model) == order
-    assert not evaluation.logits.requires_grad and all(parameter.grad is None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 1_000])
-def test_the_batch_size_of_an_evaluation_changes_nothing(tiny, batch_size):
+def test_a_learning_rate_that_is_far_too_high_does_not_ruin_the_model(tiny):
     model = small_model()
-    expected = evaluate(model, tiny.test, "cpu").logits
-    torch.testing.assert_close(evaluate(model, tiny.test, "cpu", batch_size).logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_nothing_to_evaluate(tiny):
-    with pytest.raises(TrainingError, match="no images"):
-        evaluate(small_model(), tiny.test.first(0))
-    with pytest.raises(TrainingError, match=r"batch_size.*0"):
-        evaluate(small_model(), tiny.test, batch_size=0)
+    with pytest.raises(LossNotFinite, match="lower learning_rate"):
+        fit(model, tiny, replace(BRIEF, learning_rate=1e38, epochs=20), device="cpu")
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())

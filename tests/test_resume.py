@@ -1,0 +1,432 @@
+"""A run that was stopped, whatever stopped it, goes on as if it had not been."""
+
+import errno
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import layer_names, small_model
+from torch import nn
+
+from mnist_kit import files
+from mnist_kit.checkpoints import FORMAT, Checkpoints
+from mnist_kit.errors import CheckpointError, LossNotFinite, StorageError, TrainingError
+from mnist_kit.history import History
+from mnist_kit.recipes import Recipe
+from mnist_kit.training import Callback, fit
+
+ONE_CYCLE = Recipe("brief", epochs=3, batch_size=25, train_images=110, schedule="one-cycle", seed=5)  # 3 × 4 steps
+STEPPED = replace(ONE_CYCLE, schedule="step", step_epochs=1)
+TIMELESS = ["epoch", "loss", "val_loss", "val_accuracy", "learning_rate"]
+
+
+class StopAt(Callback):
+    def __init__(self, step: int = 0, epoch: int = 0, error: type[BaseException] = KeyboardInterrupt):
+        self.step, self.epoch, self.error = step, epoch, error
+
+    def on_step(self, run):
+        if run.step == self.step:
+            raise self.error
+
+    def on_epoch(self, run):
+        if run.epoch == self.epoch:
+            raise self.error
+
+
+def train(digits, recipe=ONE_CYCLE, *callbacks: Callback, resume=False, every=1, seed=0, name="run"):
+    model = small_model(seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "there is no checkpoint")
+        history = fit(model, digits, recipe, callbacks, "cpu", checkpoint=name, every=every, resume=resume)
+    return model, history
+
+
+def assert_same_run(one: tuple[nn.Module, History], other: tuple[nn.Module, History]) -> None:
+    for frame in ("steps", "epochs"):
+        columns = [column for column in TIMELESS if column in getattr(one[1], frame)]
+        pd.testing.assert_frame_equal(
+            getattr(one[1], frame)[columns], getattr(other[1], frame)[columns], check_exact=True
+        )
+    assert one[1].about["paper_accuracy"] == other[1].about["paper_accuracy"]
+    weights, same = one[0].state_dict(), other[0].state_dict()
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+@pytest.fixture(params=[ONE_CYCLE, STEPPED], ids=["one-cycle", "step"])
+def recipe(request) -> Recipe:
+    return request.param
+
+
+def plain(digits, recipe: Recipe) -> tuple[nn.Module, History]:
+    model = small_model()
+    return model, fit(model, digits, recipe, device="cpu")
+
+
+def test_keeping_checkpoints_changes_nothing(tiny, recipe):
+    assert_same_run(train(tiny, recipe), plain(tiny, recipe))
+
+
+@pytest.mark.parametrize("step", range(1, 13))
+def test_interrupted_after_any_step_it_goes_on_bit_for_bit(tiny, recipe, step):
+    _, begun = train(tiny, recipe, StopAt(step), every=100)
+    assert len(begun.steps) == step and begun.about["interrupted"]
+    resumed = train(tiny, recipe, resume=True, seed=99)  # the weights are the checkpoint's, whatever the model's were
+    assert_same_run(resumed, plain(tiny, recipe))
+    assert not resumed[1].about["interrupted"]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_interrupted_after_an_epoch(tiny, recipe, epoch):
+    train(tiny, recipe, StopAt(epoch=epoch))
+    assert_same_run(train(tiny, recipe, resume=True), plain(tiny, recipe))
+
+
+def test_interrupted_while_it_evaluates(tiny, recipe, monkeypatch):
+    from mnist_kit import training
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", interrupted)
+        _, begun = train(tiny, recipe)
+    assert len(begun.steps) == 4 and begun.epochs.empty
+    assert_same_run(train(tiny, recipe, resume=True), plain(tiny, recipe))
+
+
+def test_step_times_and_total_time_go_on_too(tiny):
+    _, begun = train(tiny, ONE_CYCLE, StopAt(5))
+    _, whole = train(tiny, resume=True)
+    assert list(whole.steps["seconds"][:5]) == list(begun.steps["seconds"])
+    assert (whole.steps["seconds"] > 0).all() and len(whole.steps) == 12
+    assert (whole.epochs["seconds"] > whole.epochs["eval_seconds"]).all()
+
+
+def test_a_finished_run_gives_its_history_without_a_step(tiny):
+    first = train(tiny)
+    assert_same_run(first, train(tiny, ONE_CYCLE, StopAt(1, error=AssertionError), resume=True, seed=1))
+
+
+class PressCtrlC(Callback):
+    """From another thread, while the main one is somewhere in the steps after `step`."""
+
+    def __init__(self, step: int, wait: float):
+        self.step, self.wait = step, wait
+
+    def on_step(self, run):
+        if run.step == self.step:
+            threading.Timer(self.wait, signal.raise_signal, [signal.SIGINT]).start()
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.003, 0.008])
+def test_ctrl_c_at_any_moment_waits_for_the_end_of_the_step(tiny, wait):
+    handler = signal.getsignal(signal.SIGINT)
+    recipe = replace(ONE_CYCLE, epochs=50)
+    model = small_model()
+    order = layer_names(model)
+    history = fit(model, tiny, recipe, [PressCtrlC(6, wait)], "cpu", checkpoint="run")
+    assert history.about["interrupted"] and 6 <= len(history.steps) < 200
+    assert layer_names(model) == order and signal.getsignal(signal.SIGINT) is handler
+    assert_same_run(train(tiny, recipe, resume=True), plain(tiny, recipe))
+
+
+# Killed
+
+
+def _train_until_killed(home: str, when: tuple[str, int] | None) -> None:
+    """In a process of its own: go on with the run, and die without a word when told to."""
+    from conftest import _rows
+
+    from mnist_kit.data import Digits
+
+    os.environ["MNIST_KIT_HOME"] = home
+    torch.set_num_threads(1)
+    kind, countdown = when or ("never", 0)
+
+    def count(*_):
+        nonlocal countdown
+        countdown -= 1
+        if countdown == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Die(Callback):
+        def on_step(self, run):
+            if kind == "step":
+                count()
+
+    if kind in ("fsync", "replace", "unlink"):  # before the file is whole, before it has its name, before old ones go
+        original = getattr(os, kind)
+
+        def dying(*arguments, **options):
+            count()
+            return original(*arguments, **options)
+
+        setattr(os, kind, dying)
+    if kind == "moment":
+        threading.Timer(countdown / 1000, os.kill, [os.getpid(), signal.SIGKILL]).start()
+    model, history = train(Digits("tiny", _rows(300), _rows(100)), KILLED, Die(), resume=True, every=3)
+    history.save(Path(home) / "history.npz")
+    torch.save(model.state_dict(), Path(home) / "weights.pt")
+    os._exit(0)
+
+
+@pytest.fixture
+def one_thread():
+    """As in the processes that are killed: sums may come out otherwise on several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+KILLED = replace(ONE_CYCLE, epochs=20, learning_rate=0.01)  # 80 steps
+KILLS = 24
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is of Unix")
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(tiny, home, one_thread):
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["mnist_kit.training", "conftest"])
+    dice = random.Random(20231130)
+    kinds = ["step", "fsync", "replace", "moment"] * (KILLS // 4)
+    whens = [(kind, dice.randint(1, {"step": 7, "moment": 60}.get(kind, 3))) for kind in kinds]
+    killed = 0
+    for when in [*whens, None]:
+        process = processes.Process(target=_train_until_killed, args=(str(home), when))
+        process.start()
+        process.join(120)
+        assert process.exitcode in (-signal.SIGKILL, 0)
+        killed += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0 and when:  # it was through: begin a new run
+            for path in (home / "checkpoints" / "run").iterdir():
+                path.unlink()
+    assert killed >= 20
+    model = small_model()
+    model.load_state_dict(torch.load(home / "weights.pt", weights_only=True))
+    assert_same_run((model, History.load(home / "history.npz")), plain(tiny, KILLED))
+    assert not list((home / "checkpoints" / "run").glob(".step-*"))  # nothing is left of files begun
+
+
+# What is kept
+
+
+def kept(home: Path, name: str = "run") -> list[str]:
+    return sorted(path.name for path in (home / "checkpoints" / name).iterdir())
+
+
+def test_the_last_two_are_kept(tiny, home):
+    train(tiny, ONE_CYCLE, StopAt(9), every=2)
+    assert kept(home) == ["step-000000008.safetensors", "step-000000009.safetensors"]
+    train(tiny, every=100, resume=True)
+    assert kept(home) == ["step-000000009.safetensors", "step-000000012.safetensors"]
+
+
+def damage_nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damage_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1_000] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [damage_nothing, damage_end, damage_a_bit])
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_used(tiny, home, damage):
+    train(tiny, ONE_CYCLE, StopAt(7), every=1)
+    damage(home / "checkpoints" / "run" / "step-000000007.safetensors")
+    with pytest.warns(UserWarning, match=r"step-000000007\.safetensors is damaged .*going on from step-000000006"):
+        resumed = train(tiny, resume=True)
+    assert_same_run(resumed, plain(tiny, ONE_CYCLE))
+
+
+def test_when_all_are_damaged_it_says_so_and_touches_nothing(tiny, home):
+    train(tiny, ONE_CYCLE, StopAt(7), every=1)
+    for path in (home / "checkpoints" / "run").iterdir():
+        damage_end(path)
+    before = kept(home)
+    with pytest.raises(CheckpointError, match=r"step-000000007.* damaged .*step-000000006.* damaged .*resume=False"):
+        train(tiny, resume=True)
+    assert kept(home) == before
+
+
+def test_beginning_anew_sets_the_earlier_run_aside(tiny, home):
+    train(tiny, ONE_CYCLE, StopAt(7))
+    train(tiny, ONE_CYCLE, StopAt(2), seed=1)
+    assert kept(home, "run.before") == ["step-000000006.safetensors", "step-000000007.safetensors"]
+    assert kept(home) == ["step-000000001.safetensors", "step-000000002.safetensors"]
+    assert_same_run(train(tiny, resume=True, name="run.before"), plain(tiny, ONE_CYCLE))
+
+
+# Bad input
+
+
+def test_nothing_to_go_on_from_is_said_and_it_starts(tiny):
+    with pytest.warns(UserWarning, match="there is no checkpoint 'new' yet: starting with the first step"):
+        fit(small_model(), tiny, ONE_CYCLE, device="cpu", checkpoint="new", resume=True)
+
+
+OTHERS = {
+    "recipe": (
+        lambda digits: fit_again(digits, replace(ONE_CYCLE, learning_rate=0.01)),
+        r"learning_rate 0\.003, not 0\.01",
+    ),
+    "data": (lambda digits: fit_again(replace(digits, name="other")), "'tiny', not 'other'"),
+    "data of the same name": (
+        lambda digits: fit_again(
+            replace(digits, train=type(digits.train)(digits.train.images // 2, digits.train.labels))
+        ),
+        "another version of 'tiny'",
+    ),
+    "class": (lambda digits: fit_again(digits, model=nn.Linear(784, 10)), "'Sequential', not 'Linear'"),
+    "layers": (
+        lambda digits: fit_again(digits, model=nn.Sequential(nn.Flatten(), nn.Linear(784, 10))),
+        "'1.weight' differs",
+    ),
+}
+
+
+def fit_again(digits, recipe=ONE_CYCLE, model=None):
+    return fit(model or small_model(), digits, recipe, device="cpu", checkpoint="run", resume=True)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_checkpoint_of_something_else_is_refused_and_kept(tiny, home, other):
+    train(tiny, ONE_CYCLE, StopAt(3))
+    before = {path: path.read_bytes() for path in (home / "checkpoints" / "run").iterdir()}
+    again, message = OTHERS[other]
+    with pytest.raises(CheckpointError, match=rf"checkpoint 'run' is of another .*{message}.*resume=False"):
+        again(tiny)
+    assert {path: path.read_bytes() for path in (home / "checkpoints" / "run").iterdir()} == before
+
+
+def test_a_checkpoint_of_a_newer_version(tiny, home, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("mnist_kit.checkpoints.FORMAT", FORMAT + 1)
+        train(tiny, ONE_CYCLE, StopAt(3))
+    before = kept(home)
+    with pytest.raises(CheckpointError, match=r"step-000000003.* newer mnist_kit"):
+        train(tiny, resume=True)
+    assert kept(home) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"checkpoint": "../run"}, CheckpointError, "'../run' cannot name checkpoints"),
+        ({"resume": True}, CheckpointError, "resume=True needs the name"),
+        ({"checkpoint": "run", "every": 0}, TrainingError, "every must be a whole number"),
+        ({"checkpoint": "run", "every": 2.5}, TrainingError, "every must be a whole number"),
+    ],
+)
+def test_settings_that_make_no_sense(tiny, home, options, error, message):
+    with pytest.raises(error, match=message):
+        fit(small_model(), tiny, ONE_CYCLE, [StopAt(1, error=AssertionError)], "cpu", **options)
+    assert not home.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(tiny, home):
+    home.parent.mkdir(exist_ok=True)
+    home.write_text("a file where a folder should be")
+    with pytest.raises(StorageError, match="MNIST_KIT_HOME"):
+        train(tiny, ONE_CYCLE, StopAt(1, error=AssertionError))
+
+
+class FillTheDisk(Callback):
+    def __init__(self, monkeypatch, first: int, last: int):
+        self.monkeypatch, self.first, self.last = monkeypatch, first, last
+
+    def on_step(self, run):
+        if run.step == self.first:
+            self.monkeypatch.setattr(files.os, "fsync", self.full)
+        if run.step == self.last:
+            self.monkeypatch.undo()
+
+    def full(self, _descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_told_once_and_training_goes_on(tiny, home):
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning) as caught:
+        history = fit(small_model(), tiny, ONE_CYCLE, [FillTheDisk(patch, 3, 99)], "cpu", checkpoint="run", every=1)
+    assert [str(warning.message)[:46] for warning in caught] == ["training goes on without new checkpoints: cann"]
+    assert len(history.steps) == 12
+    assert kept(home) == ["step-000000001.safetensors", "step-000000002.safetensors"]
+
+
+def test_when_there_is_space_again_it_is_used(tiny, home):
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="No space left"):
+        train(tiny, ONE_CYCLE, FillTheDisk(patch, 3, 6))
+    assert kept(home) == ["step-000000011.safetensors", "step-000000012.safetensors"]
+
+
+def test_a_folder_that_goes_away_is_made_again(tiny, home):
+    class Remove(Callback):
+        def on_step(self, run):
+            if run.step == 5:
+                for path in (home / "checkpoints" / "run").iterdir():
+                    path.unlink()
+                (home / "checkpoints" / "run").rmdir()
+
+    train(tiny, ONE_CYCLE, Remove())
+    assert kept(home) == ["step-000000011.safetensors", "step-000000012.safetensors"]
+
+
+def test_no_checkpoint_holds_weights_that_are_not_finite(tiny, home):
+    model = small_model()
+
+    class Spoil(Callback):
+        def on_step(self, run):
+            if run.step == 6:
+                with torch.no_grad():
+                    next(model.parameters()).fill_(torch.nan)
+
+    message = "loss of step 7 .* weights of step 5 again; the checkpoint 'run' is of step 5"
+    with pytest.raises(LossNotFinite, match=message):
+        fit(model, tiny, ONE_CYCLE, [Spoil()], "cpu", checkpoint="run", every=1)
+    tensors, about = Checkpoints("run").latest()
+    assert about["step"] == 5 and all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_by_default_checkpoints_are_written_as_time_allows(tiny, home, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("mnist_kit.training.time", type("Time", (), {"perf_counter": staticmethod(lambda: clock[0])}))
+    written = []
+    write = Checkpoints.write
+
+    def slow(self, step, *state):
+        written.append(step)
+        clock[0] += 1.0
+        return write(self, step, *state)
+
+    class Tick(Callback):
+        def on_step(self, run):
+            clock[0] += 30.0
+
+    monkeypatch.setattr(Checkpoints, "write", slow)
+    fit(small_model(), tiny, ONE_CYCLE, [Tick()], "cpu", checkpoint="run")
+    assert written == [0, 4, 8, 12, 12]  # a second of writing in each hundred, and the end
+
+
+def test_a_run_on_many_threads_is_not_needed_for_ctrl_c(tiny):
+    """In another thread than the main one signals cannot be handled; training works all the same."""
+    result = []
+    thread = threading.Thread(target=lambda: result.append(train(tiny)))
+    thread.start()
+    while thread.is_alive():
+        time.sleep(0.01)
+    assert_same_run(result[0], plain(tiny, ONE_CYCLE))
