@@ -92,20 +92,29 @@ def as_ink(picture) -> np.ndarray:
     Raises ImageError for a missing or damaged file, another shape or range, NaN, a side below 3 px, and more than
     64 million pixels. A picture without ink gives an all-black raster, which the framings refuse.
     """
-    grey = _grey(picture).astype(np.float32)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    grey = _grey(picture)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).astype(np.float32)
     paper = np.median(border)
-    even = np.percentile(np.abs(border - paper), 90) <= 2
-    difference = grey - paper if even else _smooth(grey) - _lighting(grey)
-    if difference.max() < -difference.min():
-        difference = -difference
-    peak = difference.max()
-    grain = max(5 * _spread(difference), peak / 3)
-    if even:  # the ringing of a JPEG is not ink, but the faint edge pixels of a 28 × 28 digit are
-        grain = 0.08 * peak if max(grey.shape) > SIDE else 0
-    if peak - grain < LEAST_CONTRAST:
-        return np.zeros(grey.shape, np.uint8)
-    ink = np.where(difference > grain, difference * (255 / peak), 0)
+    if np.percentile(np.abs(border - paper), 90) <= 2:  # even paper: 256 levels say it all
+        levels = np.arange(256, dtype=np.float32) - paper
+        present = levels[grey.min()], levels[grey.max()]
+        # The ringing of a JPEG is not ink, but the faint edge pixels of a 28 × 28 digit are.
+        return _whitened(levels, *present, 0.08 if max(grey.shape) > SIDE else 0)[grey]
+    difference = _smooth(grey.astype(np.float32)) - _lighting(grey.astype(np.float32))
+    low, high = difference.min(), difference.max()
+    return _whitened(difference, low, high, max(5 * _spread(difference) / max(high, -low, 1), 1 / 3))
+
+
+def _whitened(difference: np.ndarray, low: float, high: float, grain: float) -> np.ndarray:
+    """`difference` from the paper, float32, as uint8 of the same shape: ink up to 255, what is below `grain` × it 0.
+
+    low, high: what of it is there; the farther of the two is the ink's.
+    """
+    sign, peak = (1, high) if high >= -low else (-1, -low)
+    if peak * (1 - grain) < LEAST_CONTRAST:
+        return np.zeros(difference.shape, np.uint8)
+    difference = difference * sign
+    ink = np.where(difference > grain * peak, difference * (255 / peak), 0)
     return np.rint(ink.clip(0, 255)).astype(np.uint8)
 
 
