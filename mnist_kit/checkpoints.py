@@ -123,6 +123,10 @@ class Checkpoints:
         self.folder = home_folder() / "checkpoints" / name
         self.written: list[Path] = []  # by this run, or gone on from
 
+    def exist(self) -> bool:
+        """Whether there is a state, be it damaged."""
+        return any(self.folder.glob("step-*.safetensors"))
+
     def write(self, step: int, tensors: dict[str, Tensor], about: dict) -> Path:
         """Write the state after `step` atomically, drop all but it and the one before, and return the path.
 

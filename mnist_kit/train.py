@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 
-from mnist_kit.checkpoints import check_name, save_weights
+from mnist_kit.checkpoints import Checkpoints, check_name, save_weights
 from mnist_kit.data import SOURCES, Digits, load_mnist
 from mnist_kit.errors import MnistKitError, RecipeError
 from mnist_kit.files import home_folder, write_atomically
@@ -89,6 +89,8 @@ def _train(
     title: str = "",
 ) -> History | None:
     """The history of a run, saved along with its weights; None when it was stopped: its checkpoint has all there is."""
+    if options.resume and saves and not Checkpoints(name).exist():
+        print(f"there is no checkpoint {name!r} yet: starting with the first step", file=sys.stderr)
     torch.manual_seed(recipe.seed)
     model = make_model(options.model)
     progress = [ProgressLine(title=title)]

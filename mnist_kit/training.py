@@ -435,7 +435,6 @@ class _Keeper:
     def latest(self) -> tuple | None:
         state = self.checkpoints.latest()
         if state is None:
-            warnings.warn(f"there is no checkpoint {self.name!r} yet: starting with the first step", stacklevel=5)
             return self.begin()
         self.saved = state[1]["step"], len(state[1]["epochs"])
         return state

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,10 +44,7 @@ class StopAt(Callback):
 
 def train(digits, recipe=ONE_CYCLE, *callbacks: Callback, resume=False, every=1, seed=0, name="run"):
     model = small_model(seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "there is no checkpoint")
-        history = fit(model, digits, recipe, callbacks, "cpu", checkpoint=name, every=every, resume=resume)
-    return model, history
+    return model, fit(model, digits, recipe, callbacks, "cpu", checkpoint=name, every=every, resume=resume)
 
 
 def assert_same_run(one: tuple[nn.Module, History], other: tuple[nn.Module, History]) -> None:
@@ -275,9 +271,8 @@ def test_beginning_anew_sets_the_earlier_run_aside(tiny, home):
 # Bad input
 
 
-def test_nothing_to_go_on_from_is_said_and_it_starts(tiny):
-    with pytest.warns(UserWarning, match="there is no checkpoint 'new' yet: starting with the first step"):
-        fit(small_model(), tiny, ONE_CYCLE, device="cpu", checkpoint="new", resume=True)
+def test_with_nothing_to_go_on_from_it_starts(tiny):
+    assert_same_run(train(tiny, resume=True), plain(tiny, ONE_CYCLE))
 
 
 OTHERS = {

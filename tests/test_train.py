@@ -1,11 +1,15 @@
+import pandas as pd
 import pytest
 
 from mnist_kit import train
 from mnist_kit.checkpoints import load_weights, weights_about
-from mnist_kit.errors import DataNotFound
+from mnist_kit.errors import DataNotFound, RecipeError
+from mnist_kit.evaluation import evaluate
 from mnist_kit.history import load_history
-from mnist_kit.recipes import SMALL
-from mnist_kit.training import evaluate
+from mnist_kit.recipes import SMALL, Recipe
+from mnist_kit.training import Callback, fit
+
+BRIEF = Recipe("brief", epochs=1, batch_size=50)  # 6 steps
 
 
 @pytest.fixture
@@ -19,7 +23,8 @@ def data(tiny, monkeypatch) -> list[str]:
 def test_it_saves_weights_and_history_under_one_name(data, home, tiny, capsys):
     assert train.main(["--recipe", "small", "--device", "cpu", "--name", "mine"]) == 0
     weights, run = home / "weights" / "mine.safetensors", home / "runs" / "mine.npz"
-    assert sorted(path for path in home.rglob("*") if path.is_file()) == [run, weights]
+    kept = [path for path in home.rglob("*") if path.is_file() and path.parent.parent.name != "checkpoints"]
+    assert sorted(kept) == [run, weights]
     history, about = load_history("mine"), weights_about("mine")
     assert data == ["mnist"] and about["data"] == "mnist"
     assert about["recipe"] == history.about["recipe"] == SMALL.as_dict()
@@ -60,3 +65,53 @@ def test_data_that_cannot_be_had(monkeypatch, capsys):
     monkeypatch.setattr(train, "load_mnist", nowhere)
     assert train.main(["--recipe", "small"]) == 2
     assert capsys.readouterr().err == "mnist is nowhere\n"
+
+
+class Stop(Callback):
+    def on_step(self, run):
+        if run.step == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_stopped_run_leaves_a_checkpoint_and_goes_on_with_resume(data, home, tiny, capsys, monkeypatch):
+    whole = fit(train.make_model("Net"), tiny, BRIEF, device="cpu")
+    monkeypatch.setattr(train, "get_recipe", lambda name: BRIEF)
+    arguments = ["--recipe", "x", "--device", "cpu", "--name", "mine"]
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "ProgressLine", lambda title: Stop())
+        assert train.main(arguments) == 130
+    assert capsys.readouterr().err == "stopped; the same command with --resume goes on\n"
+    assert not (home / "runs").exists() and not (home / "weights").exists()
+    assert train.main([*arguments, "--resume"]) == 0
+    assert capsys.readouterr().err == ""
+    resumed = load_history("mine")
+    assert len(resumed.steps) == len(whole.steps) and not resumed.about["interrupted"]
+
+
+def test_resume_with_nothing_there_says_so_and_starts(data, capsys):
+    assert train.main(["--recipe", "small", "--device", "cpu", "--name", "mine", "--resume"]) == 0
+    assert "there is no checkpoint 'mine' yet" in capsys.readouterr().err
+
+
+def test_seeds_one_after_the_other(data, home, capsys, monkeypatch):
+    monkeypatch.setattr(train, "get_recipe", lambda name: BRIEF)
+    assert train.main(["--recipe", "x", "--device", "cpu", "--name", "mine", "--seeds", "3,1"]) == 0
+    table = pd.read_csv(home / "runs" / "mine-seeds.csv")
+    assert list(table["seed"]) == [1, 3]
+    assert list(table["val_accuracy"]) == [
+        load_history(f"mine-seed-{seed}").epochs.val_accuracy.iloc[-1] for seed in (1, 3)
+    ]
+    assert str(home / "runs" / "mine-seeds.csv") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("3,5,8", [3, 5, 8]), ("7", [7]), ("0-2, 2, 9", [0, 1, 2, 9])]
+)
+def test_seeds_by_number_and_range(text, seeds):
+    assert train.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1-", "0-3-5", "1.5"])
+def test_seeds_that_are_none(text):
+    with pytest.raises(RecipeError, match="--seeds takes numbers like 0-9"):
+        train.parse_seeds(text)
