@@ -20,7 +20,6 @@ from torch.distributed.nn.functional import all_reduce as differentiable_all_red
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mnist_kit.engine import best_device
 from mnist_kit.errors import MnistKitError, TrainingError
 
 
@@ -35,6 +34,12 @@ class World:
     def is_first(self) -> bool:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
+
+    def own(self, device: torch.device) -> torch.device:
+        """`device`, or on a machine with several GPUs, where "cuda" alone was said, the one of this process."""
+        if self.size == 1 or device != torch.device("cuda"):
+            return device
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
     def shard(self, batch: Tensor) -> Tensor:
         """This process's part of `batch`, (N, …), of which all parts are equal."""
@@ -102,14 +107,6 @@ def join(patience: timedelta | None = None) -> World:
         if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun allows a process one thread only
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
     return World(dist.get_rank(), dist.get_world_size())
-
-
-def local_device(processes: World) -> torch.device:
-    """The fastest device for this process: on a machine with several GPUs that of its rank."""
-    device = best_device()
-    if processes.size > 1 and device.type == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    return torch.device("cpu") if processes.size > 1 else device
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What to train with: frozen settings, and which of them fits this machine."""
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 
 from mnist_kit.errors import RecipeError
@@ -60,6 +61,14 @@ class Recipe:
             )
         return images // self.batch_size
 
+    def but(self, **settings) -> "Recipe":
+        """This recipe with other `settings`. Raises RecipeError for an unknown one, with the nearest right name."""
+        names = [field.name for field in fields(self)]
+        for name in settings:
+            if name not in names:
+                raise RecipeError(_unknown("a recipe has no setting", name, names))
+        return replace(self, **settings)
+
     def as_dict(self) -> dict:
         """The settings by name, as plain values."""
         return asdict(self)
@@ -79,9 +88,13 @@ def get_recipe(name: str) -> Recipe:
     """The recipe called `name`. Raises RecipeError, with the nearest right name, for an unknown one."""
     if name in RECIPES:
         return RECIPES[name]
-    near = get_close_matches(name.lower(), RECIPES, n=1)
+    raise RecipeError(_unknown("there is no recipe called", name, RECIPES))
+
+
+def _unknown(complaint: str, name: str, names: Iterable[str]) -> str:
+    near = get_close_matches(name.lower(), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise RecipeError(f"there is no recipe called {name!r}{hint} There are: {', '.join(RECIPES)}")
+    return f"{complaint} {name!r}{hint} There are: {', '.join(names)}"
 
 
 def recipe_for(device) -> Recipe:

@@ -8,6 +8,7 @@ import argparse
 import io
 import signal
 import sys
+from ast import literal_eval
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,10 +23,11 @@ from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.history import History, save_history
 from mnist_kit.live import ProgressLine
 from mnist_kit.models import MODELS, make_model
-from mnist_kit.parallel import World, contact, independent, join, local_device
+from mnist_kit.parallel import World, contact, independent, join
 from mnist_kit.recipes import RECIPES, Recipe, get_recipe, recipe_for
 from mnist_kit.training import as_device, fit
 
+SETTINGS = "change a setting of the recipe, such as epochs=3; may be repeated"
 STOPPED = 130  # exit status, as of a command that Ctrl+C ended
 
 
@@ -35,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m mnist_kit.train", description="Train a digit recogniser.")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: what fits this machine")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=SETTINGS)
     parser.add_argument("--data", default="mnist", help=f"the data set: {', '.join(SOURCES)}")
     parser.add_argument("--model", default="Net", help=f"the network: {', '.join(MODELS)}")
     parser.add_argument("--device", help="cpu, cuda, mps; default: the fastest at hand")
@@ -50,8 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
             check_name(options.name)  # now, not after an hour of training
             seeds = parse_seeds(options.seeds) if options.seeds else None
             processes = join(timedelta(days=7) if seeds else None)  # a run of another seed may take its time
-            device = as_device(options.device) if options.device else local_device(processes)
+            device = processes.own(as_device(options.device))
             recipe = get_recipe(options.recipe) if options.recipe else recipe_for(device)
+            recipe = recipe.but(**dict(parse_setting(text) for text in options.settings))
             make_model(options.model)
             digits = processes.from_first(lambda: load_mnist(options.data))
             if seeds:
@@ -77,6 +81,17 @@ def parse_seeds(text: str) -> list[int]:
             raise RecipeError(f"--seeds takes numbers like 0-9 or 3,5,8, not {text!r}")
         seeds += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(seeds))
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """The name and the value of "epochs=3". Raises RecipeError for anything else."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise RecipeError(f"--set takes a name and a value, as in epochs=3, not {text!r}")
+    try:
+        return name, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _train(

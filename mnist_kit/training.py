@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 
 import pandas as pd
@@ -22,7 +23,7 @@ from mnist_kit.engine import GradientStep, StepClock, as_device, as_input, best_
 from mnist_kit.errors import CheckpointError, LossNotFinite, RecipeError, StorageError, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import History
-from mnist_kit.parallel import World, contact, local_device, spread, whole_batches, world
+from mnist_kit.parallel import World, contact, spread, whole_batches, world
 from mnist_kit.recipes import Recipe
 
 __all__ = ["Callback", "Evaluation", "Run", "as_device", "as_input", "best_device", "evaluate", "fit", "pooling_first"]
@@ -146,7 +147,7 @@ def fit(
     or infinite: the model then has its last good weights again.
     """
     processes = world()
-    device = local_device(processes) if device is None else as_device(device)
+    device = processes.own(as_device(device))
     if len(digits.test) == 0:
         raise TrainingError(f"{digits.name} has no test images to evaluate on after each epoch")
     if recipe.batch_size % processes.size:
@@ -342,8 +343,12 @@ class _Training:
         """What has to be the same for a run to go on."""
         recipe = self.run.recipe.as_dict()
         del recipe["promised_accuracy"]
-        data = zlib.crc32(self.labels.cpu().numpy(), zlib.crc32(self.images.cpu().numpy()))
-        return {"model": type(self.model).__name__, "recipe": recipe, "data": [self.run.digits_name, data]}
+        return {"model": type(self.model).__name__, "recipe": recipe, "data": [self.run.digits_name, self.checksum]}
+
+    @cached_property
+    def checksum(self) -> int:
+        """Of the training images and labels: a name alone does not tell one data set from another."""
+        return zlib.crc32(self.labels.cpu().numpy(), zlib.crc32(self.images.cpu().numpy()))
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         run, optimizer = self.run, self.optimizer.state_dict()

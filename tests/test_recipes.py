@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -98,3 +98,14 @@ def test_the_environment_chooses_over_the_device(device, monkeypatch):
         recipe_for(device)
     monkeypatch.setenv("MNIST_KIT_RECIPE", "")
     assert recipe_for("cpu") is QUICK
+
+
+def test_a_recipe_but_for_some_settings():
+    assert PAPER.but(epochs=3, seed=1) == replace(PAPER, epochs=3, seed=1)
+
+
+def test_a_setting_that_there_is_not():
+    with pytest.raises(RecipeError, match=r"no setting 'lerning_rate'; did you mean 'learning_rate'\? There are: name"):
+        PAPER.but(lerning_rate=0.1)
+    with pytest.raises(RecipeError, match="epochs must be a whole number"):
+        PAPER.but(epochs=2.5)

@@ -45,6 +45,10 @@ def test_the_name_is_that_of_the_data_by_default(data, home, monkeypatch):
     ("arguments", "message"),
     [
         (["--recipe", "papr"], "did you mean 'paper'?"),
+        (["--set", "epoch=3"], "did you mean 'epochs'?"),
+        (["--set", "epochs"], "--set takes a name and a value, as in epochs=3"),
+        (["--set", "epochs=many"], "epochs must be a whole number"),
+        (["--seeds", "1-"], "--seeds takes numbers"),
         (["--device", "nonsense"], "device 'nonsense' cannot be used here"),
         (["--model", "Nett"], "there is no model called 'Nett'"),
         (["--name", "../mine"], "'../mine' cannot name weights"),
@@ -115,3 +119,9 @@ def test_seeds_by_number_and_range(text, seeds):
 def test_seeds_that_are_none(text):
     with pytest.raises(RecipeError, match="--seeds takes numbers like 0-9"):
         train.parse_seeds(text)
+
+
+def test_settings_change_the_recipe(data, home):
+    arguments = ["--recipe", "small", "--set", "epochs=1", "--set", "schedule=step", "--set", "batch_size=50"]
+    assert train.main([*arguments, "--device", "cpu", "--name", "mine"]) == 0
+    assert load_history("mine").about["recipe"] == SMALL.but(epochs=1, schedule="step", batch_size=50).as_dict()
