@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import layer_names, small_model
+from conftest import layer_names, net, small_model
 from torch import nn
 
 from mnist_kit import files
@@ -79,6 +79,16 @@ def test_interrupted_after_any_step_it_goes_on_bit_for_bit(tiny, recipe, step):
     resumed = train(tiny, recipe, resume=True, seed=99)  # the weights are the checkpoint's, whatever the model's were
     assert_same_run(resumed, plain(tiny, recipe))
     assert not resumed[1].about["interrupted"]
+
+
+def test_the_whole_network_goes_on_bit_for_bit(tiny):
+    """Its convolutions lie in memory otherwise than their checkpoint, unlike those of the small model."""
+    recipe = ONE_CYCLE.but(epochs=1, batch_size=10, train_images=40)
+    few = replace(tiny, test=tiny.test.first(10))
+    fit(net(), few, recipe, [StopAt(2)], "cpu", checkpoint="run")
+    model, expected = net(1), net()
+    resumed = fit(model, few, recipe, device="cpu", checkpoint="run", resume=True)
+    assert_same_run((model, resumed), (expected, fit(expected, few, recipe, device="cpu")))
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
