@@ -21,6 +21,7 @@ from mnist_kit.files import append_line, home_folder
 
 MAX_SIDE = 10_000  # px; a raster of 100 MB
 FILE_SIDE = 500  # px; the pad that recorded drawings without a size were made on
+LEAST_PRESSURE = 0.05  # share of the radius; the lightest touch leaves ink too
 LISTED = 10  # broken lines of a file that a warning names
 CHUNK = 1 << 16  # distances computed at once: small enough for the processor's cache
 
@@ -30,13 +31,15 @@ class Stroke:
     """What was drawn between pen down and pen up.
 
     points: float32 (n, 2), x and y in pixels, n ≥ 1 (a single point is a dot); radius: of the round pen, in pixels;
-    erase: the stroke takes ink away. Points may lie outside of the drawing. Raises DrawingError for another shape,
-    for NaN or infinity, and for a radius that is not positive.
+    erase: the stroke takes ink away; pressure: the share of the radius that the pen has at each point, float32 (n,) in
+    [0.05, 1], None for all of it everywhere. Points may lie outside of the drawing, pressure is clipped. Raises
+    DrawingError for another shape, for NaN or infinity, and for a radius that is not positive.
     """
 
     points: np.ndarray
     radius: float = 10.0
     erase: bool = False
+    pressure: np.ndarray | None = None
 
     def __post_init__(self):
         points = as_points(self.points)
@@ -44,13 +47,25 @@ class Stroke:
             raise DrawingError("a stroke needs at least one point [x, y]")
         points.setflags(write=False)
         object.__setattr__(self, "points", points)
+        if self.pressure is not None:
+            pressure = as_pressure(self.pressure, len(points))
+            pressure.setflags(write=False)
+            object.__setattr__(self, "pressure", pressure)
         object.__setattr__(self, "radius", as_radius(self.radius))
         object.__setattr__(self, "erase", bool(self.erase))
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, Stroke):
             return NotImplemented
-        return (self.radius, self.erase) == (other.radius, other.erase) and np.array_equal(self.points, other.points)
+        same = (self.radius, self.erase) == (other.radius, other.erase) and np.array_equal(self.points, other.points)
+        return same and np.array_equal(self.pressure, other.pressure)  # of two Nones too
+
+    @property
+    def line(self) -> np.ndarray:
+        """The points, float32 (n, 2), with pressure (n, 3): the third is the radius at each, in pixels."""
+        if self.pressure is None:
+            return self.points
+        return np.column_stack([self.points, self.pressure * np.float32(self.radius)])
 
 
 @dataclass(frozen=True)
@@ -115,8 +130,7 @@ class Drawing:
         name = f"erased-{zlib.crc32(self.to_json().encode()):08x}"
         layers = ""
         for index, stroke in enumerate(self.strokes):
-            places = "L".join(f"{x:.7g} {y:.7g}" for x, y in [*stroke.points[:1], *stroke.points])
-            path = f'<path d="M{places}" stroke-width="{2 * stroke.radius:.7g}"/>'
+            path = _svg_path(stroke)
             if stroke.erase:
                 mask = f'<mask id="{name}-{index}" maskUnits="userSpaceOnUse" {size}>{paper}{path}</mask>'
                 layers = f'{mask}<g mask="url(#{name}-{index})">{layers}</g>'
@@ -130,8 +144,8 @@ class Drawing:
     def fitted(self, side: int, radius: float) -> "Drawing":
         """The same lines drawn again by a pen of `radius` px, so large that the longest side of the ink is `side` px.
 
-        The pad fits closely, and erasing strokes are drawn with that pen too. Raises DrawingError for a pen that
-        leaves no room, and without strokes.
+        The pad fits closely, erasing strokes are drawn with that pen too, and pressure is left out. Raises DrawingError
+        for a pen that leaves no room, and without strokes.
         """
         if not self.strokes or side <= 2 * radius:
             raise DrawingError(f"{len(self.strokes)} strokes of {radius} px cannot be fitted into {side} px")
@@ -142,23 +156,27 @@ class Drawing:
         return replace(self, width=side + 2, height=side + 2, strokes=strokes)
 
     def to_json(self) -> str:
-        """One line of JSON: label, writer, time, size; per stroke its points as a list of [x, y], radius and erase."""
-        return json.dumps(
-            {
-                "label": self.label,
-                "writer": self.writer,
-                "strokes": [_plain(stroke.points) for stroke in self.strokes],
-                "size": [self.width, self.height],
-                "time": self.time,
-                "radii": [stroke.radius for stroke in self.strokes],
-                "erase": [stroke.erase for stroke in self.strokes],
-            },
-            separators=(",", ":"),
-        )
+        """One line of JSON: label, writer, time, size; per stroke its points as a list of [x, y], radius and erase.
+
+        Where the pen's pressure is known there is also, per stroke, a list of it or null.
+        """
+        row = {
+            "label": self.label,
+            "writer": self.writer,
+            "strokes": [_plain(stroke.points) for stroke in self.strokes],
+            "size": [self.width, self.height],
+            "time": self.time,
+            "radii": [stroke.radius for stroke in self.strokes],
+            "erase": [stroke.erase for stroke in self.strokes],
+        }
+        pressure = [None if stroke.pressure is None else _plain(stroke.pressure) for stroke in self.strokes]
+        if any(pressure):
+            row["pressure"] = pressure
+        return json.dumps(row, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str) -> "Drawing":
-        """Read what `to_json` writes; size (500 × 500), radii (10 px), erase, label, writer and time may be missing.
+        """Read what `to_json` writes; all but strokes may be missing: size (500 × 500), radii (10 px), and the rest.
 
         Raises DrawingError for anything else.
         """
@@ -168,7 +186,8 @@ class Drawing:
             width, height = row.get("size", (FILE_SIDE, FILE_SIDE))
             radii = row.get("radii", [Stroke.radius] * len(strokes))
             erase = row.get("erase", [False] * len(strokes))
-            strokes = [Stroke(*parts) for parts in zip(strokes, radii, erase, strict=True)]
+            pressure = row.get("pressure", [None] * len(strokes))
+            strokes = [Stroke(*parts) for parts in zip(strokes, radii, erase, pressure, strict=True)]
             return cls(width, height, strokes, row.get("label"), row.get("writer"), row.get("time"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DrawingError(f"not a drawing as JSON, {error}: {line[:80]!r}") from error
@@ -198,24 +217,29 @@ class Ink:
             ink._begin(stroke)
         return ink
 
-    def pen_down(self, x: float, y: float, radius: float = 10.0, erase: bool = False) -> None:
+    def pen_down(
+        self, x: float, y: float, radius: float = 10.0, erase: bool = False, pressure: float | None = None
+    ) -> None:
         """Begin a stroke with a dot at (x, y). Raises DrawingError as `Stroke` does, and then changes nothing."""
-        self._begin(Stroke([[x, y]], radius, erase))
+        self._begin(Stroke([[x, y]], radius, erase, None if pressure is None else [pressure]))
 
-    def pen_move(self, points) -> np.ndarray:
+    def pen_move(self, points, pressure=None) -> np.ndarray:
         """Go on with the last stroke through `points`, (n, 2), and return the new line, float32 (n + 1, 2).
 
-        Raises DrawingError as `Stroke` does, or without a stroke since the last undo, redo or clear, and then changes
-        nothing.
+        pressure: (n,) for a stroke that began with one, None for as much as before. Raises DrawingError as `Stroke`
+        does, or without a stroke since the last undo, redo or clear, and then changes nothing.
         """
         if self._line is None:
             raise DrawingError("there is no stroke to go on with; call pen_down first")
+        before = self._line.parts[-1]
         points = as_points(points)
-        line = np.concatenate([self._line.parts[-1][-1:], points])
         if len(points):
-            _draw(self.raster, line, self._line.radius, self._line.erase)
-            self._line.parts.append(points)
-        return line
+            if before.pressure is not None and pressure is None:
+                pressure = np.full(len(points), before.pressure[-1])
+            part = Stroke(points, before.radius, before.erase, None if before.pressure is None else pressure)
+            _draw(self.raster, np.concatenate([before.line[-1:], part.line]), part.radius, part.erase)
+            self._line.parts.append(part)
+        return np.concatenate([before.points[-1:], points])
 
     def undo(self) -> bool:
         """Take the last stroke, or the last clearing, back; False where there is nothing to take back."""
@@ -245,12 +269,12 @@ class Ink:
     @property
     def widest_pen(self) -> float:
         """The largest radius, in pixels, of the pens that put ink; 0 where none did."""
-        return max((line.radius for line in self._lines if not line.erase), default=0.0)
+        return max((line.parts[0].radius for line in self._lines if not line.parts[0].erase), default=0.0)
 
     @property
     def strokes(self) -> tuple[Stroke, ...]:
         """The strokes so far."""
-        return tuple(Stroke(np.concatenate(line.parts), line.radius, line.erase) for line in self._lines)
+        return tuple(line.stroke for line in self._lines)
 
     @property
     def drawing(self) -> Drawing:
@@ -260,7 +284,7 @@ class Ink:
     def _begin(self, stroke: Stroke) -> None:
         self._remember()
         _paint(self.raster, stroke)
-        self._line = _Line([stroke.points], stroke.radius, stroke.erase)
+        self._line = _Line([stroke])
         self._lines = [*self._lines, self._line]  # a new list: the old one is remembered
 
     def _remember(self) -> None:
@@ -283,11 +307,16 @@ class Ink:
 
 @dataclass(frozen=True)
 class _Line:
-    """A stroke that may still grow; parts: the arrays its points arrived in."""
+    """A stroke that may still grow; parts: what it grew by."""
 
-    parts: list[np.ndarray]
-    radius: float
-    erase: bool
+    parts: list[Stroke]
+
+    @property
+    def stroke(self) -> Stroke:
+        first = self.parts[0]
+        points = np.concatenate([part.points for part in self.parts])
+        pressure = None if first.pressure is None else np.concatenate([part.pressure for part in self.parts])
+        return Stroke(points, first.radius, first.erase, pressure)
 
 
 _State = tuple[list[_Line], bytes]  # strokes and raster, the latter compressed: mostly black, it shrinks to kilobytes
@@ -351,6 +380,17 @@ def as_points(points) -> np.ndarray:
     return array
 
 
+def as_pressure(pressure, count: int) -> np.ndarray:
+    """A new float32 array (count,) in [LEAST_PRESSURE, 1]. Raises DrawingError for another length, NaN or infinity."""
+    try:
+        array = np.array(pressure, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise DrawingError(f"pressure has to be numbers: {error}") from error
+    if array.shape != (count,) or not np.isfinite(array).all():
+        raise DrawingError(f"pressure has to be {count} finite numbers, one a point, not {array.shape}")
+    return array.clip(LEAST_PRESSURE, 1)
+
+
 def as_radius(radius) -> float:
     """The pen's radius as a float. Raises DrawingError unless it is a finite number > 0."""
     try:
@@ -362,25 +402,39 @@ def as_radius(radius) -> float:
     return value
 
 
-def _plain(points: np.ndarray) -> list:
+def _plain(values: np.ndarray) -> list:
     # The shortest decimals that give the same float32 back, and whole numbers without a point.
     def number(value):
         value = float(str(value))
         return int(value) if value.is_integer() else value
 
-    return [[number(x), number(y)] for x, y in points]
+    return [_plain(value) if value.ndim else number(value) for value in values]
+
+
+def _svg_path(stroke: Stroke) -> str:
+    """One path, with pressure one a segment, as wide as its two ends on average."""
+    points = [f"{x:.7g} {y:.7g}" for x, y in [*stroke.points[:1], *stroke.points]]
+    if stroke.pressure is None:
+        return f'<path d="M{"L".join(points)}" stroke-width="{2 * stroke.radius:.7g}"/>'
+    radii = stroke.line[:, 2]
+    widths = np.concatenate([2 * radii[:1], radii[:-1] + radii[1:]])
+    return "".join(
+        f'<path d="M{start}L{end}" stroke-width="{width:.7g}"/>'
+        for start, end, width in zip(points, points[1:], widths, strict=False)
+    )
 
 
 def _paint(raster: np.ndarray, stroke: Stroke) -> None:
     """Draw the whole `stroke` into `raster`, in place."""
     # The doubled first point is the dot that pen_down leaves.
-    _draw(raster, np.concatenate([stroke.points[:1], stroke.points]), stroke.radius, stroke.erase)
+    _draw(raster, np.concatenate([stroke.line[:1], stroke.line]), stroke.radius, stroke.erase)
 
 
 def _draw(raster: np.ndarray, points: np.ndarray, radius: float, erase: bool) -> None:
     """Draw the line through `points`, (n ≥ 2, 2), into `raster`, in place.
 
-    A pixel's ink is clip(radius + 0.5 − distance to the line, 0, 1). Segments are blended by maximum (ink) or as
+    With a third column that is the radius at each point, `radius` at most; along a segment it changes evenly. A
+    pixel's ink is clip(radius + 0.5 − distance to the line, 0, 1). Segments are blended by maximum (ink) or as
     min(raster, 1 − ink) (erasing), and each depends on its own two ends alone, so that the order in which the points
     of a stroke arrive, one by one or all at once, makes no difference to any bit.
     """
@@ -388,6 +442,7 @@ def _draw(raster: np.ndarray, points: np.ndarray, radius: float, erase: bool) ->
     starts, ends = _pieces(points, radius, width, height)
     if len(starts) == 0:
         return
+    (starts, starts_radius), (ends, ends_radius) = (np.split(corner, [2], axis=1) for corner in (starts, ends))
     reach = radius + 0.5
     deltas = ends - starts
     shape = np.abs(deltas).max(axis=0) + 2 * reach + 3
@@ -400,7 +455,8 @@ def _draw(raster: np.ndarray, points: np.ndarray, radius: float, erase: bool) ->
     step = max(1, CHUNK // (rows * columns))
     for first in range(0, len(starts), step):
         chunk = slice(first, first + step)
-        ink = _coverage(corners[chunk], starts[chunk], deltas[chunk], along[chunk], reach, rows, columns)
+        radii = (starts_radius[chunk], ends_radius[chunk]) if points.shape[1] == 3 else (radius, radius)
+        ink = _coverage(corners[chunk], starts[chunk], deltas[chunk], along[chunk], radii, rows, columns)
         for (left, top), piece in zip(corners[chunk].tolist(), ink, strict=True):
             window = raster[top : top + rows, left : left + columns]
             if erase:
@@ -409,8 +465,8 @@ def _draw(raster: np.ndarray, points: np.ndarray, radius: float, erase: bool) ->
                 np.maximum(window, piece, out=window)
 
 
-def _coverage(corners, starts, deltas, along, reach, rows, columns) -> np.ndarray:
-    """The ink of n segments, each in its own window: uint8 (n, rows, columns)."""
+def _coverage(corners, starts, deltas, along, radii, rows, columns) -> np.ndarray:
+    """The ink of n segments, each in its own window: uint8 (n, rows, columns). radii: at their starts and ends."""
     x0, y0 = (corners + 0.5 - starts).astype(np.float32).T[:, :, None]
     dx, dy = deltas.astype(np.float32).T[:, :, None, None]
     ax, ay = along.astype(np.float32).T[:, :, None, None]
@@ -418,13 +474,18 @@ def _coverage(corners, starts, deltas, along, reach, rows, columns) -> np.ndarra
     y = (y0 + np.arange(rows, dtype=np.float32))[:, :, None]
     nearest = np.clip(x * ax + y * ay, 0, 1)  # 0 at the segment's start, 1 at its end
     distance = np.hypot(x - nearest * dx, y - nearest * dy)
-    return (np.clip(np.float32(reach) - distance, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    if isinstance(radii[0], np.ndarray):
+        first, last = (radius.astype(np.float32)[:, :, None] for radius in radii)
+        reach = first + nearest * (last - first) + np.float32(0.5)
+    else:
+        reach = np.float32(radii[0] + 0.5)
+    return (np.clip(reach - distance, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 def _pieces(points: np.ndarray, radius: float, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """The segments between `points`, cut to where they can leave ink, long ones in pieces: two float64 (m, 2).
 
-    Short pieces keep the windows small in which distances are computed.
+    A third column is carried along. Short pieces keep the windows small in which distances are computed.
     """
     starts = points[:-1].astype(np.float64)
     deltas = points[1:].astype(np.float64) - starts
@@ -432,14 +493,14 @@ def _pieces(points: np.ndarray, radius: float, width: int, height: int) -> tuple
     # Liang–Barsky clipping at the edges of the canvas, widened by the pen.
     low, high = -radius - 1, np.array([width, height]) + radius + 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        crossings = (low - starts) / deltas, (high - starts) / deltas
+        crossings = (low - starts[:, :2]) / deltas[:, :2], (high - starts[:, :2]) / deltas[:, :2]
     enter = np.fmin(*crossings).max(axis=1).clip(min=0)
     leave = np.fmax(*crossings).min(axis=1).clip(max=1)
     seen = enter <= leave
     enter, leave = enter[seen, None], leave[seen, None]
     starts, deltas = starts[seen] + enter * deltas[seen], (leave - enter) * deltas[seen]
 
-    counts = np.ceil(np.hypot(*deltas.T) / (2 * radius + 8)).clip(min=1).astype(np.intp)
+    counts = np.ceil(np.hypot(*deltas[:, :2].T) / (2 * radius + 8)).clip(min=1).astype(np.intp)
     segment = np.repeat(np.arange(len(starts)), counts)
     index = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts, counts)
     deltas = (deltas / counts[:, None])[segment]

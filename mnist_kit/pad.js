@@ -25,7 +25,7 @@ class Sheet {
     this.views = new Set();
     this.pen = null; // the stroke that is being drawn here
     this.lastId = 0;
-    this.unsent = [];
+    this.forget();
     model.on("msg:custom", (message) => this.receive(message));
     this.send("ready");
   }
@@ -34,16 +34,19 @@ class Sheet {
     this.model.send({ kind, client: this.client, ...content });
   }
 
-  down(point, radius, erase) {
-    this.pen = { id: ++this.lastId, radius, erase, points: [point] };
+  /** pressure: share of the radius, null for a pen without; all moves of the stroke then have one, or none. */
+  down(point, radius, erase, pressure) {
+    this.pen = { id: ++this.lastId, radius, erase, points: [point], pressure: pressure && [pressure] };
     this.add(this.pen);
-    this.send("down", { stroke: this.pen.id, point, radius, erase });
+    this.send("down", { stroke: this.pen.id, point, radius, erase, pressure });
   }
 
-  move(points) {
+  move(points, pressure) {
     if (!this.pen) return;
-    this.extend(this.pen, points);
+    if (!this.pen.pressure) pressure = [];
+    this.extend(this.pen, points, pressure);
     this.unsent.push(...points);
+    this.unsentPressure.push(...pressure);
     this.frame ??= requestAnimationFrame(() => this.flush());
   }
 
@@ -57,15 +60,21 @@ class Sheet {
   flush() {
     cancelAnimationFrame(this.frame);
     this.frame = undefined;
-    if (this.unsent.length) this.send("move", { stroke: this.lastId, points: this.unsent });
+    const pressure = this.unsentPressure.length ? this.unsentPressure : null;
+    if (this.unsent.length) this.send("move", { stroke: this.lastId, points: this.unsent, pressure });
+    this.forget();
+  }
+
+  forget() {
     this.unsent = [];
+    this.unsentPressure = [];
   }
 
   receive(message) {
     if (message.kind === "strokes") this.reset(message);
     if (message.kind === "line" && message.from !== this.client) {
       if (message.begin) this.add((this.others = { ...message.stroke }));
-      else if (this.others) this.extend(this.others, message.stroke.points);
+      else if (this.others) this.extend(this.others, message.stroke.points, message.stroke.pressure ?? []);
     }
   }
 
@@ -77,7 +86,7 @@ class Sheet {
     if (live === this.client && current) strokes[strokes.length - 1] = current;
     else if (this.pen?.id <= heard) {
       this.pen = null; // undone while it was being drawn
-      this.unsent = [];
+      this.forget();
     }
     this.others = strokes.at(-1);
     this.strokes = [...strokes, ...own.filter((stroke) => stroke.id > heard)];
@@ -89,9 +98,11 @@ class Sheet {
     for (const view of this.views) view.drawLine(stroke);
   }
 
-  extend(stroke, points) {
+  extend(stroke, points, pressure) {
     const first = stroke.points.length;
     stroke.points.push(...points);
+    // A pen that says nothing of its pressure any more keeps the last.
+    stroke.pressure?.push(...points.map((_, i) => pressure[i] ?? stroke.pressure.at(-1)));
     for (const view of this.views) view.drawLine(stroke, first);
   }
 }
@@ -156,13 +167,16 @@ class View {
       page.setPointerCapture(event.pointerId);
       this.pointer = event.pointerId;
       this.showBrush(event);
-      sheet.down(this.pointsOf([event])[0], this.model.get("radius"), event.button > 0 || this.model.get("erasing"));
+      const erase = event.button > 0 || this.model.get("erasing");
+      const pressure = this.model.get("pressure") && hasPressure(event) ? pressureOf(event) : null;
+      sheet.down(this.pointsOf([event])[0], this.model.get("radius"), erase, pressure);
     });
     this.listen(page, "pointermove", (event) => {
       this.showBrush(event);
       if (event.pointerId !== this.pointer) return;
-      const passed = event.getCoalescedEvents?.() ?? [];
-      sheet.move(this.pointsOf(passed.length ? passed : [event]));
+      const coalesced = event.getCoalescedEvents?.() ?? [];
+      const passed = coalesced.length ? coalesced : [event];
+      sheet.move(this.pointsOf(passed), passed.map(pressureOf));
     });
     this.listen(page, "pointerup pointercancel lostpointercapture", (event) => {
       if (event.pointerId !== this.pointer) return;
@@ -255,22 +269,40 @@ class View {
   }
 
   /** Draw a stroke from its point number `first` on. Ink is opaque here and made translucent as a whole by its style. */
-  drawLine({ points, radius, erase }, first = 0) {
+  drawLine({ points, radius, erase, pressure }, first = 0) {
     const { context } = this;
+    const share = (i) => pressure?.[Math.max(i, 0)] ?? 1;
     context.globalCompositeOperation = erase ? "destination-out" : "source-over";
     context.strokeStyle = context.fillStyle = INK;
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = 2 * radius;
     context.beginPath();
     if (first === 0) {
-      context.arc(...points[0], radius, 0, 2 * Math.PI);
+      context.arc(...points[0], radius * share(0), 0, 2 * Math.PI);
       context.fill();
       context.beginPath();
     }
     context.moveTo(...points[Math.max(first - 1, 0)]);
-    for (let i = Math.max(first, 1); i < points.length; i++) context.lineTo(...points[i]);
-    context.stroke();
+    for (let i = Math.max(first, 1); i < points.length; i++) {
+      context.lineTo(...points[i]);
+      if (!pressure) continue;
+      context.lineWidth = radius * (share(i - 1) + share(i));
+      context.stroke();
+      context.beginPath();
+      context.moveTo(...points[i]);
+    }
+    if (!pressure) context.stroke();
   }
+}
+
+/** Pens without a sensor, like mice and fingers, say 0 or just one half. */
+function hasPressure({ pointerType, pressure }) {
+  return pointerType === "pen" && pressure > 0 && pressure !== 0.5;
+}
+
+/** The share of the brush's radius; the circle around the brush is what full pressure gives. */
+function pressureOf({ pressure }) {
+  return Math.round((0.25 + 0.75 * pressure) * 100) / 100;
 }
 
 function isTyping(target) {

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from functools import wraps
+from itertools import count
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -31,6 +32,7 @@ PAUSE, SETTLE = 0.04, 0.005  # s without a new point, while the pen is down and 
 REMEMBERED = 20  # answers that the history shows, and kept drawings that can be chosen
 REPLAY_STEP = 0.016  # s; in it a replayed pen passes REPLAY_POINTS points, about as fast as a hand
 REPLAY_POINTS = 2
+STROKES = count(1)  # of replays, so that each is told from all others
 
 
 class DigitPad(widgets.VBox):
@@ -38,6 +40,7 @@ class DigitPad(widgets.VBox):
 
     recognizer: a `Recognizer`, or any function from an image, float32 (1, 28, 28) in [0, 1], to ten probabilities;
     None makes the pad a plain drawing tool. auto: recognise by itself whenever the pen rests; else when asked to.
+    pressure: a pen that feels it draws a thinner line when pressed lightly; "mnist" framing does not see it.
     `digits` is the answer to what is drawn now, from left to right: several for a number, none as long as there is no
     answer. `answers` has those given before: the drawing and the number as text.
     """
@@ -48,6 +51,7 @@ class DigitPad(widgets.VBox):
         width: int = 800,
         height: int = 600,
         auto: bool = True,
+        pressure: bool = True,
     ):
         self.recognizer = as_recognizer(recognizer)
         self.digits: list[ReadDigit] = []
@@ -57,6 +61,7 @@ class DigitPad(widgets.VBox):
         self._timer: asyncio.TimerHandle | None = None
         self._replaying: asyncio.Task | None = None
         self._surface = Surface(width, height, self._changed, self._command, self._fail)
+        self._surface.pressure = pressure
         self._build(auto)
         super().__init__([self._tools, self._body, self._message, self._keeping, self._history])
         self.add_class("mnist-pad")
@@ -119,14 +124,20 @@ class DigitPad(widgets.VBox):
         self._surface.draw(drawing)
 
     async def replay(self, drawing: Drawing) -> None:
-        """Draw `drawing` in place of what is there, as if by hand."""
+        """Draw `drawing` in place of what is there, as if by hand, until somebody else draws or undoes something."""
         self.clear()
+        surface = self._surface
         for stroke in drawing.strokes:
-            self._surface.pen_down(*stroke.points[0].tolist(), stroke.radius, stroke.erase)
+            pen = None, next(STROKES)
+            pressure = [None] if stroke.pressure is None else stroke.pressure
+            surface.pen_down(*stroke.points[0].tolist(), stroke.radius, stroke.erase, pen, pressure[0])
             for first in range(1, len(stroke.points), REPLAY_POINTS):
                 await asyncio.sleep(REPLAY_STEP)
-                self._surface.pen_move(stroke.points[first : first + REPLAY_POINTS])
-            self._surface.pen_up()
+                if surface.pen != pen:
+                    return
+                passed = slice(first, first + REPLAY_POINTS)
+                surface.pen_move(stroke.points[passed], None if stroke.pressure is None else pressure[passed])
+            surface.pen_up()
 
     # Recognising
 
@@ -308,7 +319,7 @@ class DigitPad(widgets.VBox):
             layout=widgets.Layout(width="200px"),
         )
         self._kept = widgets.Dropdown(description="kept", layout=widgets.Layout(width="190px"))
-        self._panel, self._message, self._history = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._panel, self._message, self._history = widgets.HTML(answer_panel([])), widgets.HTML(), widgets.HTML()
         ask = self._button("recognise", self.recognise, "ask what is drawn (d)")
         self._tools = _row(
             self._tool,

@@ -13,7 +13,7 @@ import traitlets
 
 from mnist_kit.errors import DrawingError, MnistKitError
 from mnist_kit.files import PACKAGE
-from mnist_kit.ink import MAX_SIDE, Drawing, Ink, Stroke, as_points, as_radius
+from mnist_kit.ink import MAX_SIDE, Drawing, Ink, Stroke, as_points, as_pressure, as_radius
 
 LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
 MOST_POINTS = 10_000  # in one message; a pen makes some ten in the 16 ms between two
@@ -34,6 +34,7 @@ class Surface(anywidget.AnyWidget):
     height = traitlets.Int().tag(sync=True)
     radius = traitlets.Int(RADIUS, min=LEAST_RADIUS, max=MOST_RADIUS).tag(sync=True)
     erasing = traitlets.Bool().tag(sync=True)
+    pressure = traitlets.Bool(True).tag(sync=True)  # whether a pen that is pressed lightly draws a thinner line
     answer = traitlets.Unicode().tag(sync=True)
     boxes = traitlets.List().tag(sync=True)  # red rectangles: (left, top, right, bottom) in px
 
@@ -47,36 +48,44 @@ class Surface(anywidget.AnyWidget):
     ):
         self.ink = Ink(width, height)
         self._changed, self._commanded, self._failed = changed, commanded, failed
-        self._pen: Pen | None = None  # whose stroke grows
+        self.pen: Pen | None = None  # whose stroke grows
         self._heard: dict[str, int] = {}  # the last stroke that came from each browser
         super().__init__(width=width, height=height, layout={"width": f"{width}px", "max_width": "100%"})
         self.on_msg(self._receive)
 
-    def pen_down(self, x: float, y: float, radius: float, erase: bool = False, pen: Pen = (None, 0)) -> None:
+    def pen_down(
+        self,
+        x: float,
+        y: float,
+        radius: float,
+        erase: bool = False,
+        pen: Pen = (None, 0),
+        pressure: float | None = None,
+    ) -> None:
         """Begin a stroke with a dot. Raises DrawingError as `Ink.pen_down` does, and then changes nothing."""
-        self.ink.pen_down(x, y, radius, erase)
-        self._pen = pen
+        self.ink.pen_down(x, y, radius, erase, pressure)
+        self.pen = pen
         self._corners, self._margin = np.array([[x, y], [x, y]]), None if erase else 2 * radius
         if pen[0] is None:
-            self._send_line(points=[[float(x), float(y)]], radius=float(radius), erase=bool(erase), begin=True)
+            self._send_line(**_plain(self.ink.strokes[-1]), begin=True)
         self._changed(False)
 
-    def pen_move(self, points) -> None:
+    def pen_move(self, points, pressure=None) -> None:
         """Go on with the stroke through `points`, (n, 2) in pixels. Raises DrawingError as `Ink.pen_move` does."""
-        if self._pen is None:
+        if self.pen is None:
             raise DrawingError("there is no stroke to go on with; call pen_down first")
-        line = self.ink.pen_move(points)
+        line = self.ink.pen_move(points, pressure)
         self._corners = np.stack([np.minimum(self._corners[0], line.min(0)), np.maximum(self._corners[1], line.max(0))])
-        if self._pen[0] is None:
-            self._send_line(points=line[1:].tolist(), begin=False)
+        if self.pen[0] is None:
+            self._send_line(points=line[1:].tolist(), pressure=_as_list(pressure), begin=False)
         self._changed(False)
 
     def pen_up(self) -> None:
         """End the stroke."""
-        if self._pen is None:
+        if self.pen is None:
             return
-        client, _ = self._pen
-        self._pen = None
+        client, _ = self.pen
+        self.pen = None
         if client is not None:  # its own browser has the stroke; the others get it now
             self._send_line(**_plain(self.ink.strokes[-1]), begin=True, client=client)
         self._changed(True)
@@ -84,7 +93,7 @@ class Surface(anywidget.AnyWidget):
     @property
     def pen_box(self) -> tuple[int, int, int, int] | None:
         """The red rectangle of the stroke that is being drawn; None between strokes and while erasing."""
-        if self._pen is None or self._margin is None:
+        if self.pen is None or self._margin is None:
             return None
         corners = self._corners + np.array([[-self._margin], [self._margin]])
         left, top, right, bottom = corners.round().clip(0, (self.width, self.height)).astype(int).ravel().tolist()
@@ -117,7 +126,7 @@ class Surface(anywidget.AnyWidget):
             self.boxes = boxes
 
     def _replaced(self) -> None:
-        self._pen = None
+        self.pen = None
         self._send_all()
         self._changed(True)
 
@@ -125,7 +134,7 @@ class Surface(anywidget.AnyWidget):
 
     def _send_all(self) -> None:
         strokes = [_plain(stroke) for stroke in self.ink.strokes]
-        live = self._pen and self._pen[0]
+        live = self.pen and self.pen[0]
         self.send({"kind": "strokes", "strokes": strokes, "last": self._heard, "live": live})
 
     def _send_line(self, begin: bool, client: str | None = None, **stroke) -> None:
@@ -146,15 +155,18 @@ class Surface(anywidget.AnyWidget):
             case {"kind": "down", "client": str(client), "stroke": int(stroke), "point": point, "radius": radius}:
                 [(x, y)] = _points([point])
                 radius = min(max(as_radius(radius), LEAST_RADIUS), MOST_RADIUS)
+                if message.get("pressure") is not None:
+                    as_pressure([message["pressure"]], 1)  # before the stroke of another pen is ended
                 self.pen_up()
                 self._hear(client, stroke)
-                self.pen_down(x, y, radius, message.get("erase") is True, (client, stroke))
+                erase = message.get("erase") is True
+                self.pen_down(x, y, radius, erase, (client, stroke), message.get("pressure"))
             case {"kind": "move", "client": client, "stroke": stroke, "points": points}:
                 points = _points(points)
-                if self._pen == (client, stroke):  # else it was undone while it was being drawn
-                    self.pen_move(points)
+                if self.pen == (client, stroke):  # else it was undone while it was being drawn
+                    self.pen_move(points, message.get("pressure"))
             case {"kind": "up", "client": client, "stroke": stroke}:
-                if self._pen == (client, stroke):
+                if self.pen == (client, stroke):
                     self.pen_up()
             case {"kind": "do", "command": "undo" | "redo" | "clear" | "recognise" as command}:
                 self._commanded(command)
@@ -176,4 +188,9 @@ def _points(points) -> np.ndarray:
 
 
 def _plain(stroke: Stroke) -> dict:
-    return {"points": stroke.points.tolist(), "radius": stroke.radius, "erase": stroke.erase}
+    pressure = _as_list(stroke.pressure)
+    return {"points": stroke.points.tolist(), "radius": stroke.radius, "erase": stroke.erase, "pressure": pressure}
+
+
+def _as_list(pressure) -> list | None:
+    return None if pressure is None else np.asarray(pressure).tolist()

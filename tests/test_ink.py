@@ -19,12 +19,17 @@ WIDTH, HEIGHT = 60, 40
 coverage = ink_module._coverage
 
 coordinates = st.one_of(st.floats(-30, 90, width=32), st.floats(-(2.0**100), 2.0**100, width=32))
-strokes = st.builds(
-    Stroke,
-    points=st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=8),
-    radius=st.floats(0.1, 60),
-    erase=st.booleans(),
-)
+shares = st.floats(0.0625, 1, width=32)
+
+
+@st.composite
+def some_strokes(draw) -> Stroke:
+    points = draw(st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=8))
+    pressure = draw(st.none() | st.lists(shares, min_size=len(points), max_size=len(points)))
+    return Stroke(points, draw(st.floats(0.1, 60)), draw(st.booleans()), pressure)
+
+
+strokes = some_strokes()
 drawings = st.builds(
     Drawing,
     width=st.just(WIDTH),
@@ -39,10 +44,10 @@ drawings = st.builds(
 def point_by_point(drawing: Drawing) -> Ink:
     ink = Ink(drawing.width, drawing.height)
     for stroke in drawing.strokes:
-        (x, y), *rest = stroke.points
-        ink.pen_down(x, y, stroke.radius, stroke.erase)
-        for point in rest:
-            ink.pen_move([point])
+        pressure = [None] * len(stroke.points) if stroke.pressure is None else stroke.pressure
+        ink.pen_down(*stroke.points[0], stroke.radius, stroke.erase, pressure[0])
+        for point, share in zip(stroke.points[1:], pressure[1:], strict=True):
+            ink.pen_move([point], None if share is None else [share])
     return ink
 
 
@@ -76,8 +81,9 @@ def test_undo_and_redo_walk_through_the_states(actions):
                 past.append(state)
                 state, future = (), []
         else:
-            ink.pen_down(*action.points[0], action.radius, action.erase)
-            ink.pen_move(action.points[1:])
+            pressure = (None, None) if action.pressure is None else (action.pressure[0], action.pressure[1:])
+            ink.pen_down(*action.points[0], action.radius, action.erase, pressure[0])
+            ink.pen_move(action.points[1:], pressure[1])
             past.append(state)
             state, future = (*state, action), []
         assert (ink.can_undo, ink.can_redo) == (bool(past), bool(future))
@@ -289,3 +295,52 @@ def test_files_that_are_not_there(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError):
         append_drawing(Drawing(), tmp_path / "file" / "drawings.jsonl")
+
+
+def test_pressure_makes_a_line_thinner_and_thicker():
+    line = Stroke([[10, 20], [50, 20]], 10, pressure=[0.2, 1])
+    raster = Drawing(WIDTH, HEIGHT, [line]).raster()
+    thickness = [int((raster[:, x] > 127).sum()) for x in (12, 30, 48)]
+    assert thickness == pytest.approx([2 * (2 + 0.8 * x) for x in (1, 5, 9.5)], abs=1.5)
+    full = Drawing(WIDTH, HEIGHT, [replace(line, pressure=None)]).raster()
+    assert (raster <= full).all() and raster.sum() < 0.8 * full.sum()
+
+
+def test_full_pressure_is_none():
+    line = Stroke([[10, 20], [50, 25]], 7)
+    pressed = replace(line, pressure=[1, 1])
+    np.testing.assert_array_equal(Drawing(strokes=[line]).raster(), Drawing(strokes=[pressed]).raster())
+
+
+def test_pressure_beyond_its_range_is_clipped_and_a_stroke_without_stays_without():
+    assert Stroke([[1, 1]] * 3, pressure=[-5, 0.5, 7]).pressure == pytest.approx([0.05, 0.5, 1])
+    ink = Ink(WIDTH, HEIGHT)
+    ink.pen_down(5, 5)
+    ink.pen_move([[9, 9]], [0.5])
+    ink.pen_down(5, 5, pressure=0.5)
+    ink.pen_move([[9, 9]])
+    assert ink.strokes == (Stroke([[5, 5], [9, 9]]), Stroke([[5, 5], [9, 9]], pressure=[0.5, 0.5]))
+
+
+@pytest.mark.parametrize("pressure", [[], [0.5], [0.5, np.nan], [0.5, np.inf], ["a", "b"], 0.5, [[0.5, 0.5]]])
+def test_pressure_that_makes_no_sense(pressure):
+    with pytest.raises(DrawingError, match="pressure has to be"):
+        Stroke([[1, 1], [2, 2]], pressure=pressure)
+    ink = Ink(WIDTH, HEIGHT)
+    ink.pen_down(5, 5, pressure=0.5)
+    before = ink.raster.copy(), ink.strokes
+    with pytest.raises(DrawingError, match="pressure has to be"):
+        ink.pen_move([[6, 6], [7, 7]], pressure)
+    assert (ink.raster == before[0]).all() and ink.strokes == before[1]
+
+
+def test_in_json_pressure_is_there_where_a_pen_gave_it():
+    plain, pressed = Stroke([[1, 2], [3, 4]]), Stroke([[1, 2], [3, 4]], pressure=[0.25, 0.5])
+    assert "pressure" not in json.loads(Drawing(strokes=[plain]).to_json())
+    assert json.loads(Drawing(strokes=[plain, pressed]).to_json())["pressure"] == [None, [0.25, 0.5]]
+
+
+def test_in_svg_a_line_with_pressure_has_a_width_a_segment():
+    svg = Drawing(WIDTH, HEIGHT, [Stroke([[5, 5], [9, 5], [9, 9]], 10, pressure=[0.5, 0.5, 1])]).to_svg()
+    paths = [element for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("path")]
+    assert [float(path.get("stroke-width")) for path in paths] == [10, 10, 15]

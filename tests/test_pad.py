@@ -179,6 +179,44 @@ def test_a_replay_draws_the_same(pad):
     assert pad.drawing == drawing
 
 
+def test_a_replay_with_pressure(pad):
+    drawing = Drawing(300, 200, [Stroke(SEVEN, 4, pressure=[0.25, 1, 0.5])])
+    asyncio.run(pad.replay(drawing))
+    assert pad.drawing == drawing
+
+
+@pytest.mark.parametrize("act", ["draw", "undo", "clear", "replay"])
+def test_a_replay_gives_way(pad, act):
+    long = Drawing(300, 200, [Stroke(np.linspace([10, 10], [200, 150], 200)), Stroke(SEVEN)])
+    other = Drawing(300, 200, [Stroke([[50, 50], [60, 60]])])
+
+    async def both():
+        replay = asyncio.ensure_future(pad.replay(long))
+        await asyncio.sleep(0.1)
+        before = pad.drawing
+        if act == "replay":
+            await pad.replay(other)
+        elif act == "draw":
+            draw_seven(pad)
+        else:
+            getattr(pad, act)()
+        after = pad.drawing
+        await replay
+        assert pad.drawing == after  # nothing more came
+        assert 1 < len(before.strokes[0].points) < 200
+
+    asyncio.run(both())
+    assert [len(stroke.points) for stroke in pad.drawing.strokes][1:] == ([3] if act == "draw" else [])
+
+
+def test_the_answer_does_not_depend_on_pressure():
+    pad = DigitPad(Recognizer.load(), 300, 200)
+    pad.draw(Drawing(300, 200, [Stroke(SEVEN, 10)]))
+    plain = pad.recognise()
+    pad.draw(Drawing(300, 200, [Stroke(SEVEN, 10, pressure=[0.2, 0.9, 0.4])]))
+    assert torch.equal(pad.recognise().image, plain.image)
+
+
 def test_both_framings(pad):
     draw_seven(pad)
     assert (pad.recognise().image == frame_as_mnist(pad.drawing)).all()

@@ -10,6 +10,7 @@ from mnist_kit.ink import MAX_SIDE, Drawing, Stroke
 from mnist_kit.surface import MOST_BROWSERS, MOST_POINTS, Surface
 
 SEVEN = [[60, 40], [140, 45], [90, 160]]
+PLAIN_SEVEN = {"points": SEVEN, "radius": 10, "erase": False, "pressure": None}
 
 
 class Heard(list):
@@ -48,14 +49,24 @@ def test_a_browser_draws(heard):
     assert not heard.failures
 
 
+def test_a_pen_that_feels_pressure(heard):
+    heard.get("down", stroke=1, point=SEVEN[0], radius=10, pressure=0.5)
+    heard.get("move", stroke=1, points=SEVEN[1:], pressure=[0.75, 90])
+    heard.get("up", stroke=1)
+    assert heard.strokes == (Stroke(SEVEN, 10, pressure=[0.5, 0.75, 1]),)
+    assert heard[-1]["stroke"] == PLAIN_SEVEN | {"pressure": [0.5, 0.75, 1]}
+    for pressure in ([0.5], [0.5, None], "hard", {"0": 1}):
+        heard.get("down", stroke=2, point=SEVEN[0], radius=10, pressure=0.5)
+        heard.get("move", stroke=2, points=SEVEN[1:], pressure=pressure)
+        assert isinstance(heard.failures.pop(), DrawingError) and len(heard.strokes[-1].points) == 1
+
+
 def test_other_browsers_get_a_stroke_when_it_is_finished(heard):
     heard.get("down", stroke=1, point=SEVEN[0], radius=10)
     heard.get("move", stroke=1, points=SEVEN[1:])
     assert not heard  # its own browser has the ink on the screen already
     heard.get("up", stroke=1)
-    assert heard == [
-        {"kind": "line", "from": "a", "begin": True, "stroke": {"points": SEVEN, "radius": 10, "erase": False}}
-    ]
+    assert heard == [{"kind": "line", "from": "a", "begin": True, "stroke": PLAIN_SEVEN}]
 
 
 def test_browsers_see_at_once_what_python_draws(heard):
@@ -118,6 +129,15 @@ BAD = {
     "points are no list": {"kind": "move", "client": "a", "stroke": 1, "points": {"0": 1}},
     "ragged points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1], [1]]},
     "too many points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1]] * 10 * MOST_POINTS},
+    "pressure is NaN": {
+        "kind": "down",
+        "client": "b",
+        "stroke": 2,
+        "point": [1, 1],
+        "radius": 10,
+        "pressure": float("nan"),
+    },
+    "pressure is a list": {"kind": "down", "client": "b", "stroke": 2, "point": [1, 1], "radius": 10, "pressure": [1]},
     "unknown command": {"kind": "do", "command": "shown"},
     "command is no text": {"kind": "do", "command": ["clear"]},
     "no dictionary": ["down"],

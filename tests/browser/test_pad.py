@@ -275,6 +275,34 @@ def test_keys_of_the_pad(pad):
     pad.page.locator(".mnist-pad").get_by_role("checkbox").first.check()
 
 
+def test_a_pen_that_is_pressed_harder_draws_a_thicker_line(pad):
+    pen = pad.page.context.new_cdp_session(pad.page)
+    box = pad.sheet.bounding_box()
+    scale = box["width"] / 800
+
+    def press(kind, x, force):
+        place = {"x": box["x"] + x * scale, "y": box["y"] + 300 * scale}
+        pen.send(
+            "Input.dispatchMouseEvent",
+            {"type": kind, "button": "left", "buttons": 1, "clickCount": 1}
+            | place
+            | {"pointerType": "pen", "force": force},
+        )
+
+    press("mousePressed", 200, 0.1)
+    for x in range(210, 610, 10):
+        press("mouseMoved", x, 0.1 if x < 400 else 1.0)
+    press("mouseReleased", 600, 0)
+    pad.wait_for_ink(550, 300)
+    assert pad.inked(550, 308) and not pad.inked(300, 305)
+    pad.page.wait_for_function("() => document.querySelector('.mnist-page output').textContent")
+    pad.page.keyboard.press("Control+z")  # the kernel draws it again, and so did understand the pressure
+    pad.wait_for_ink(550, 300, inked=False)
+    pad.page.keyboard.press("Control+Shift+Z")
+    pad.wait_for_ink(550, 300)
+    assert pad.inked(550, 308) and not pad.inked(300, 305)
+
+
 @pytest.mark.parametrize("where", ["a button", "the pad", "between the controls"])
 def test_d_twice_deletes_no_cell(pad, where):
     before = cells(pad.page)
