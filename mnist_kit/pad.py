@@ -26,7 +26,7 @@ from mnist_kit.own_recognizer import as_recognizer
 from mnist_kit.pad_pictures import answer_panel, answer_text, figure, picture_in_use, png
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.splitting import Box, ReadDigit, as_text, split
-from mnist_kit.surface import LEAST_RADIUS, MOST_RADIUS, RADIUS, Surface
+from mnist_kit.surface import LEAST_RADIUS, MOST_RADIUS, RADIUS, Surface, one_at_a_time
 
 PAUSE, SETTLE = 0.04, 0.005  # s without a new point, while the pen is down and after it: only then is it recognised
 REMEMBERED = 20  # answers that the history shows, and kept drawings that can be chosen
@@ -61,6 +61,7 @@ class DigitPad(widgets.VBox):
         self._timer: asyncio.TimerHandle | None = None
         self._replaying: asyncio.Task | None = None
         self._surface = Surface(width, height, self._changed, self._command, self._fail)
+        self.lock = self._surface.lock
         self._surface.pressure = pressure
         self._build(auto)
         super().__init__([self._tools, self._body, self._message, self._keeping, self._history])
@@ -113,11 +114,13 @@ class DigitPad(widgets.VBox):
         """Do again what was taken back last."""
         self._surface.redo()
 
+    @one_at_a_time
     def clear(self) -> None:
         """Take all ink away. An answer that stood there goes into the history."""
         self._remember()
         self._surface.clear()
 
+    @one_at_a_time
     def draw(self, drawing: Drawing) -> None:
         """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
         self._remember()
@@ -141,6 +144,7 @@ class DigitPad(widgets.VBox):
 
     # Recognising
 
+    @one_at_a_time
     def recognise(self) -> Prediction | None:
         """Ask the recognizer what is drawn, show the answer and return it; None, with a word why, on an empty page.
 

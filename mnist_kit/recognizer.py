@@ -1,6 +1,7 @@
 """From a drawing, or any picture of a digit, to the digit it is."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,15 +98,10 @@ class Recognizer:
         images = images.to(device).float() / (255 if images.dtype == torch.uint8 else 1)
         if images.isnan().any():
             raise ImageError("there is NaN among the pixels of the images")
-        training = self.model.training
-        if training:  # asked for first: to switch takes as long as a layer
-            self.model.eval()
-        try:
-            with torch.inference_mode():
-                batches = [self.model(batch).softmax(dim=1) for batch in images.split(BATCH)]
-        finally:
-            if training:  # the model may be one that is being trained
-                self.model.train()
+        # Another thread may be training the model: it is not switched, a copy is.
+        model = deepcopy(self.model).eval() if self.model.training else self.model
+        with torch.inference_mode():
+            batches = [model(batch).softmax(dim=1) for batch in images.split(BATCH)]
         return torch.cat(batches).cpu().numpy()
 
     def frame(self, picture) -> Tensor:

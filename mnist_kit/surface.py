@@ -4,7 +4,9 @@ A browser draws under the pen at once and tells the strokes as they grow. Whatev
 a new browser, a second one) it is told by the kernel, whose strokes are the truth.
 """
 
+import threading
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import anywidget
@@ -19,6 +21,19 @@ LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
 MOST_POINTS = 10_000  # in one message; a pen makes some ten in the 16 ms between two
 MOST_BROWSERS = 32  # remembered, each with its last stroke
 Pen = tuple[str | None, int]  # who draws, a browser or (None) Python, and the number they gave the stroke
+
+
+def one_at_a_time(method: Callable) -> Callable:
+    """`method` of an object with a `lock`, under it: JupyterLab hears browsers in a thread of its own, and a cell may
+    draw in the main one meanwhile.
+    """
+
+    @wraps(method)
+    def locked(self, *arguments, **options):
+        with self.lock:
+            return method(self, *arguments, **options)
+
+    return locked
 
 
 class Surface(anywidget.AnyWidget):
@@ -46,6 +61,7 @@ class Surface(anywidget.AnyWidget):
         commanded: Callable[[str], Any],
         failed: Callable[[Exception], Any],
     ):
+        self.lock = threading.RLock()
         self.ink = Ink(width, height)
         self._changed, self._commanded, self._failed = changed, commanded, failed
         self.pen: Pen | None = None  # whose stroke grows
@@ -53,6 +69,7 @@ class Surface(anywidget.AnyWidget):
         super().__init__(width=width, height=height, layout={"width": f"{width}px", "max_width": "100%"})
         self.on_msg(self._receive)
 
+    @one_at_a_time
     def pen_down(
         self,
         x: float,
@@ -70,6 +87,7 @@ class Surface(anywidget.AnyWidget):
             self._send_line(**_plain(self.ink.strokes[-1]), begin=True)
         self._changed(False)
 
+    @one_at_a_time
     def pen_move(self, points, pressure=None) -> None:
         """Go on with the stroke through `points`, (n, 2) in pixels. Raises DrawingError as `Ink.pen_move` does."""
         if self.pen is None:
@@ -80,6 +98,7 @@ class Surface(anywidget.AnyWidget):
             self._send_line(points=line[1:].tolist(), pressure=_as_list(pressure), begin=False)
         self._changed(False)
 
+    @one_at_a_time
     def pen_up(self) -> None:
         """End the stroke."""
         if self.pen is None:
@@ -99,21 +118,25 @@ class Surface(anywidget.AnyWidget):
         left, top, right, bottom = corners.round().clip(0, (self.width, self.height)).astype(int).ravel().tolist()
         return (left, top, right, bottom) if left < right and top < bottom else None
 
+    @one_at_a_time
     def undo(self) -> None:
         """Take the last stroke, or the last clearing, back."""
         self.ink.undo()
         self._replaced()
 
+    @one_at_a_time
     def redo(self) -> None:
         """Do again what was taken back last."""
         self.ink.redo()
         self._replaced()
 
+    @one_at_a_time
     def clear(self) -> None:
         """Take all ink away."""
         self.ink.clear()
         self._replaced()
 
+    @one_at_a_time
     def draw(self, drawing: Drawing) -> None:
         """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
         self.ink = Ink.of(Drawing(self.width, self.height, drawing.strokes))
@@ -142,6 +165,7 @@ class Surface(anywidget.AnyWidget):
 
     # From the browsers
 
+    @one_at_a_time
     def _receive(self, _widget, message, _buffers) -> None:
         try:
             self._obey(message)

@@ -1,4 +1,5 @@
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -206,3 +207,22 @@ def test_whatever_happens_the_raster_is_that_of_the_strokes_and_a_new_browser_se
     heard.get("ready")
     seen = [Stroke(stroke["points"], stroke["radius"], stroke["erase"]) for stroke in heard[-1]["strokes"]]
     assert tuple(seen) == drawing.strokes and not heard.failures
+
+
+def test_a_browser_and_a_cell_may_draw_at_once():
+    """JupyterLab hears browsers in a thread of its own."""
+    heard = Heard()
+
+    def browser():
+        for stroke in range(40):
+            heard.draw(np.random.default_rng(stroke).uniform(0, 200, (20, 2)).tolist(), stroke)
+
+    thread = threading.Thread(target=browser)
+    thread.start()
+    for _ in range(40):
+        heard.surface.pen_down(100, 100, 5)
+        heard.surface.undo()
+        heard.surface.redo()
+    thread.join()
+    assert not heard.failures
+    np.testing.assert_array_equal(heard.surface.ink.raster, heard.surface.ink.drawing.raster())
