@@ -203,6 +203,7 @@ def test_strokes_arrive_as_they_were_drawn(pad):
     pad.draw(SEVEN)
     pad.expect_answer("7")
     expect(pad.boxes).to_have_count(1)
+    expect_in_kernel(pad.page, "[len(s.points) for s in pad.drawing.strokes]", [len(SEVEN)])
     (points,) = ask(pad.page, "[s.points.tolist() for s in pad.drawing.strokes]")
     assert all(
         abs(a - b) < 1 for point, drawn in zip(points, SEVEN, strict=True) for a, b in zip(point, drawn, strict=True)
