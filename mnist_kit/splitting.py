@@ -28,7 +28,7 @@ FAINT = 64  # of 255; fainter ink connects nothing
 MAX_STROKES = 4  # of one digit
 SLACK = 0.25  # a wider gap always parts two digits
 OVERLAP = 0.1  # of two strokes of one digit; less of it counts against their being one
-WIDTH, HEIGHT = 1.2, 0.5  # a digit wider than so many times its height, or lower, is odd
+WIDTH, HEIGHT = 1.2, 0.75  # a digit wider than so many times its height, or lower, is odd
 DOUBTFUL = 0.9  # probability × likeness below which a piece is cut,
 NARROW = 0.6  # unless it is narrower than so many times its height
 MAX_CUTS = 3
@@ -56,7 +56,7 @@ def split(ink: Drawing | Ink | np.ndarray, recognizer: Recognizer) -> list[ReadD
     ink: a drawing, finished or not, or a raster, uint8 (height, width), white on black. `as_text` gives the number.
     """
     pieces = _pieces(ink)
-    height = max([1, *(piece.height for piece in pieces)])
+    height = max(1, _join(pieces).height) if pieces else 1
     digits = []
     for piece, prediction in _read(pieces, height, recognizer):
         doubtful = _trust(prediction) < DOUBTFUL and piece.width > NARROW * piece.height
@@ -132,9 +132,9 @@ def _cost(digit: _Piece, parts: list[_Piece], before: list[_Piece], prediction: 
     cost += 4 * max(0, digit.width / max(digit.height, 1) - WIDTH) + 10 * max(0, HEIGHT - digit.height / height)
     for n in range(1, len(parts)):
         if not parts[n].cut:
-            cost += 20 * max(0, OVERLAP + _gap(parts[:n], parts[n]) / height)
+            cost += 10 * max(0, OVERLAP + _gap(parts[:n], parts[n]) / height)
     if before:
-        cost += 0.5 + 20 * max(0, -_gap(before, parts[0]) / height) + 10 * parts[0].cut / height
+        cost += 1.5 + 20 * max(0, -_gap(before, parts[0]) / height) + 10 * parts[0].cut / height
     return cost
 
 
