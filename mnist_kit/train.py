@@ -25,6 +25,7 @@ from mnist_kit.live import ProgressLine
 from mnist_kit.models import MODELS, make_model
 from mnist_kit.parallel import World, contact, independent, join
 from mnist_kit.recipes import RECIPES, Recipe, get_recipe, recipe_for
+from mnist_kit.synthetic import make_digits
 from mnist_kit.training import as_device, fit
 
 SETTINGS = "change a setting of the recipe, such as epochs=3; may be repeated"
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mnist_kit.train", description="Train a digit recogniser.")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: what fits this machine")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=SETTINGS)
-    parser.add_argument("--data", default="mnist", help=f"the data set: {', '.join(SOURCES)}")
+    parser.add_argument("--data", default="mnist", help=f"the data set: {', '.join(SOURCES)}, synthetic")
     parser.add_argument("--model", default="Net", help=f"the network: {', '.join(MODELS)}")
     parser.add_argument("--device", help="cpu, cuda, mps; default: the fastest at hand")
     parser.add_argument("--name", help="save weights, history and checkpoints as this; default: class-<data>")
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             recipe = get_recipe(options.recipe) if options.recipe else recipe_for(device)
             recipe = recipe.but(**dict(parse_setting(text) for text in options.settings))
             make_model(options.model)
-            digits = processes.from_first(lambda: load_mnist(options.data))
+            digits = processes.from_first(lambda: _load(options.data))
             if seeds:
                 return _train_seeds(options, digits, recipe, device, seeds, processes)
             return _report(_train(options, digits, recipe, device, options.name, processes.is_first), processes)
@@ -70,6 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _load(name: str) -> Digits:
+    return make_digits() if name == "synthetic" else load_mnist(name)
 
 
 def parse_seeds(text: str) -> list[int]:

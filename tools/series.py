@@ -103,7 +103,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, bool]:
 def print_results(seconds: float) -> None:
     """What the series made: the run that was trained last, and where everything is."""
     home = home_folder()
-    latest = max((home / "runs").glob("*.npz"), key=lambda path: path.stat().st_mtime, default=None)
+    latest = max((home / "runs").glob("class-*.npz"), key=lambda path: path.stat().st_mtime, default=None)
     if latest is None:
         return
     history = load_history(latest.stem)
