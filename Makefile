@@ -11,7 +11,7 @@ export MNIST_KIT_HOME := $(abspath $(MNIST_KIT_HOME))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks bench-pad clean
+.PHONY: help run test lab notebooks bench bench-tried bench-accuracy bench-pad clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -28,6 +28,15 @@ lab: .venv/ready  ## open JupyterLab on the notebooks (127.0.0.1, with its token
 
 notebooks: .venv/ready  ## execute the notebooks in place, to be committed
 	@$(BIN)/python tools/series.py --in-place
+
+bench: .venv/ready  ## measure training beside its floor and its rivals, and the small things
+	@$(BIN)/python -m benchmarks.speed
+
+bench-tried: .venv/ready  ## measure what makes a step shorter, and what does not
+	@$(BIN)/python -m benchmarks.tried
+
+bench-accuracy: .venv/ready  ## measure the time to 99.0, 99.2 and 99.4 % (hours); a second call goes on
+	@$(BIN)/python -m benchmarks.accuracy --resume
 
 bench-pad: .venv/ready  ## measure in a real browser how fast the drawing pad is
 	@$(BIN)/python tools/bench_pad.py

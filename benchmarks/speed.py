@@ -1,0 +1,185 @@
+"""How long a step, an epoch and an evaluation take, beside the floor and the rivals (`make bench`).
+
+All in one run: every contestant in its own process, a matrix product that sets the floor among them, in alternating
+rounds; medians, and ratios taken within each round.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+
+from benchmarks.contestants import CLASSIC, FIT, PAPER_LOOP, Contestant
+from benchmarks.machine import MatrixProduct, about_machine, digits_called
+from benchmarks.parts import (
+    describe_imports,
+    describe_recognising,
+    describe_watching,
+    measure_imports,
+    measure_recognising,
+    measure_watching,
+)
+from benchmarks.report import machine_line, number, save, spread, table
+from benchmarks.workers import alternating, workers
+from mnist_kit import MnistKitError
+from mnist_kit.training import as_device
+
+NAMES = (FIT, PAPER_LOOP, CLASSIC)
+PARTS = ("imports", "recognising", "watching")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, save. Exit status: 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
+    add_common(parser)
+    parser.add_argument("--rounds", type=int, default=5, help="of steps; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=8, help="timed in a round; default: %(default)s")
+    parser.add_argument("--evaluations", type=int, default=3, help="rounds of evaluation; default: %(default)s")
+    for part in PARTS:
+        parser.add_argument(f"--{part}", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--only", choices=PARTS, help="measure this part and nothing else")
+    options = parser.parse_args(arguments)
+    try:
+        device, data = as_device(options.device), digits_called(options.data).name
+    except MnistKitError as error:
+        print(error, file=sys.stderr)
+        return 2
+    report = {"machine": about_machine(device), "data": data}
+    print(machine_line(report["machine"]), flush=True)
+    text = []
+    if not options.only:
+        report |= measure_training(data, str(device), options.rounds, options.steps, options.evaluations)
+        text.append(describe_training(report))
+        print(f"\n{text[-1]}", flush=True)
+    parts = {
+        "imports": (measure_imports, (), describe_imports),
+        "recognising": (measure_recognising, (data,), describe_recognising),
+        "watching": (measure_watching, (data, str(device)), describe_watching),
+    }
+    for part, (measure, given, describe) in parts.items():
+        if options.only == part or (not options.only and getattr(options, part)):
+            report[part] = measure(*given)
+            text.append(describe(report[part]))
+            print(f"\n{text[-1]}", flush=True)
+    name = f"speed-{options.only}" if options.only else "speed"
+    print(f"\n{save(name, report, page('Speed', report, text))}")
+    return 0
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options that every benchmark has."""
+    parser.add_argument("--data", default="mnist", help='"mnist" or a sibling, "synthetic", "noise"')
+    parser.add_argument("--device", help="cpu, cuda, mps; default: the fastest at hand")
+
+
+def page(title: str, report: dict, text: list[str]) -> str:
+    """The Markdown file of a report."""
+    return "\n\n".join([f"# {title}", machine_line(report["machine"]), *text]) + "\n"
+
+
+def measure_training(data: str, device: str, rounds: int, steps: int, evaluations: int) -> dict:
+    """floor: the matrix product's rate; contestants: by name, what `describe_training` shows. Seconds, bytes, FLOP."""
+    started = time.perf_counter()
+    makers = {name: (Contestant, name, data, device) for name in NAMES}
+    with workers({"floor": (MatrixProduct, device), **makers}) as by_name:
+        floor = by_name.pop("floor")
+        abouts = {name: worker.ask("about") for name, worker in by_name.items()}
+        firsts = {name: worker.ask("steps", 2)[1] for name, worker in by_name.items()}  # warms up as well
+        rates, stepped = _in_rounds(floor, by_name, rounds, lambda worker: worker.ask("steps", steps)[0])
+        peaks = {name: worker.ask("peak_memory") for name, worker in by_name.items()}
+        more_rates, evaluated = _in_rounds(floor, by_name, evaluations, lambda worker: [worker.ask("evaluate")])
+        peaks_after = {name: worker.ask("peak_memory") for name, worker in by_name.items()}
+        product = floor.ask("about")
+    contestants = {}
+    for name, about in abouts.items():
+        work = about["operations_training"] * about["batch_size"]
+        look = about["operations_forward"] * about["test_images"]
+        step = spread([seconds for round_ in stepped[name] for seconds in round_])
+        contestants[name] = about | {
+            "step": step,
+            "step_floor": work / _middle(rates),
+            "step_times_floor": _paired(stepped[name], [[work / rate for rate in round_] for round_ in rates]),
+            "images_per_second": about["batch_size"] / step["median"],
+            "epoch": about["steps_per_epoch"] * step["median"],
+            "evaluation": spread([seconds for round_ in evaluated[name] for seconds in round_]),
+            "evaluation_floor": look / _middle(more_rates),
+            "evaluation_times_floor": _paired(
+                evaluated[name], [[look / rate for rate in round_] for round_ in more_rates]
+            ),
+            "image_times_fit": _paired(_per_image(stepped, abouts, name), _per_image(stepped, abouts, FIT)),
+            "evaluation_times_fit": _paired(evaluated[name], evaluated[FIT]),
+            "first_step": firsts[name],
+            "peak_training": peaks[name],
+            "peak_evaluation": peaks_after[name],
+        }
+    floor = {"product": product, "rate": spread([rate for round_ in [*rates, *more_rates] for rate in round_])}
+    return {"floor": floor, "contestants": contestants, "seconds": time.perf_counter() - started}
+
+
+def _in_rounds(floor, by_name: dict, rounds: int, ask) -> tuple[list[list[float]], dict[str, list[list[float]]]]:
+    """The floor's rates and each contestant's seconds, by round: the floor before and after the others."""
+    rates, seconds = [], {name: [] for name in by_name}
+    for turn, name in alternating(by_name, rounds):
+        if turn == len(rates):
+            rates.append(floor.ask("rates", 3))
+        seconds[name].append(ask(by_name[name]))
+        if all(len(done) > turn for done in seconds.values()):
+            rates[-1] += floor.ask("rates", 3)
+    return rates, seconds
+
+
+def _middle(rounds: list[list[float]]) -> float:
+    return statistics.median(value for round_ in rounds for value in round_)
+
+
+def _paired(above: list[list[float]], below: list[list[float]]) -> float:
+    """The ratio within each round, of medians; then the median of the rounds."""
+    pairs = zip(above, below, strict=True)
+    return statistics.median(statistics.median(one) / statistics.median(other) for one, other in pairs)
+
+
+def _per_image(stepped: dict, abouts: dict, name: str) -> list[list[float]]:
+    return [[seconds / abouts[name]["batch_size"] for seconds in round_] for round_ in stepped[name]]
+
+
+ROWS = (
+    ("parameters", lambda of: f"{of['parameters']:,}"),
+    ("images in a batch", lambda of: of["batch_size"]),
+    ("work of a step, GFLOP", lambda of: number(of["operations_training"] * of["batch_size"] / 1e9)),
+    ("floor of a step, ms", lambda of: number(1000 * of["step_floor"])),
+    ("**a step, ms**", lambda of: number(1000 * of["step"]["median"])),
+    ("**a step, × its floor**", lambda of: f"{of['step_times_floor']:.2f}"),
+    ("images a second", lambda of: f"{of['images_per_second']:,.0f}"),
+    ("an image, × the time of `fit`", lambda of: f"{of['image_times_fit']:.2f}"),
+    ("an epoch, s", lambda of: number(of["epoch"])),
+    ("evaluation, s", lambda of: number(of["evaluation"]["median"])),
+    ("evaluation, × its floor", lambda of: f"{of['evaluation_times_floor']:.2f}"),
+    ("evaluation, × the time of `fit`'s", lambda of: f"{of['evaluation_times_fit']:.2f}"),
+    ("peak memory of training, GB", lambda of: f"{of['peak_training'] / 1e9:.2f}"),
+    ("… and of evaluation, GB", lambda of: f"{of['peak_evaluation'] / 1e9:.2f}"),
+    ("the very first step, s", lambda of: number(of["first_step"])),
+)
+
+
+def describe_training(report: dict) -> str:
+    """The table and what its rows mean."""
+    contestants, floor = report["contestants"], report["floor"]
+    rows = [[what, *(str(show(of)) for of in contestants.values())] for what, show in ROWS]
+    one = next(iter(contestants.values()))
+    memory = (
+        "of the card" if report["machine"]["kind"] == "cuda" else "of its process, Python, torch and the data included"
+    )
+    return (
+        f"{table([report['data'], *contestants], rows)}\n\n"
+        f"Floor: operations counted from the model (convolutions and products, forward and backward) over the rate "
+        f"of a {floor['rate']['median'] / 1e9:,.0f} GFLOP/s in the same rounds "
+        f"({floor['rate']['lowest'] / 1e9:,.0f} to {floor['rate']['highest'] / 1e9:,.0f}). "
+        f"Medians of {one['step']['count']} steps and {one['evaluation']['count']} evaluations of "
+        f"{one['test_images']:,} images; ratios within a round. A step holds the loading of its batch. An epoch is "
+        f"extrapolated: its steps times the median, without the evaluation. Memory: {memory}. "
+        f"The very first step holds set-up, and compiling or capturing where there is any."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
