@@ -1,6 +1,7 @@
 // The pad in the browser. It draws the ink under the pen at once and tells the kernel, whose strokes are the truth.
 
 const INK = "#0099ff";
+const GATHER = 40; // ms that moves are gathered for: each message costs the page, the server and the kernel work
 
 // One sheet for each widget model, shared by all its views on this page.
 export default () => {
@@ -47,7 +48,7 @@ class Sheet {
     this.extend(this.pen, points, pressure);
     this.unsent.push(...points);
     this.unsentPressure.push(...pressure);
-    this.frame ??= requestAnimationFrame(() => this.flush());
+    this.timer ??= setTimeout(() => this.flush(), GATHER);
   }
 
   up() {
@@ -58,8 +59,8 @@ class Sheet {
   }
 
   flush() {
-    cancelAnimationFrame(this.frame);
-    this.frame = undefined;
+    clearTimeout(this.timer);
+    this.timer = undefined;
     const pressure = this.unsentPressure.length ? this.unsentPressure : null;
     if (this.unsent.length) this.send("move", { stroke: this.lastId, points: this.unsent, pressure });
     this.forget();

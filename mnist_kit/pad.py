@@ -27,8 +27,9 @@ from mnist_kit.pad_pictures import answer_panel, answer_text, figure, picture_in
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.splitting import Box, ReadDigit, as_text, split
 from mnist_kit.surface import LEAST_RADIUS, MOST_RADIUS, RADIUS, Surface, one_at_a_time
+from mnist_kit.synthetic import sample_drawing
 
-PAUSE, SETTLE = 0.04, 0.005  # s without a new point, while the pen is down and after it: only then is it recognised
+PAUSE, SETTLE = 0.1, 0.005  # s without a new point, while the pen is down and after it: only then is it recognised
 REMEMBERED = 20  # answers that the history shows, and kept drawings that can be chosen
 REPLAY_STEP = 0.016  # s; in it a replayed pen passes REPLAY_POINTS points, about as fast as a hand
 REPLAY_POINTS = 2
@@ -199,11 +200,21 @@ class DigitPad(widgets.VBox):
         return picture_in_use(self._surface.ink.raster, self._surface.boxes, self.digits)
 
     def _repr_mimebundle_(self, **kwargs) -> dict | None:
-        # Where no kernel runs (a code host, nbviewer) the widget has no view, and the picture is shown.
+        # Where no kernel runs (a code host, nbviewer) the widget has no view, and the picture is shown: of what is
+        # drawn, or of an example, since an empty page would show nothing of what the pad is for.
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle:
-            bundle["image/png"] = base64.b64encode(png(self.snapshot())).decode()
+            picture = self.snapshot() if self._surface.ink.strokes else self._example()
+            bundle["image/png"] = base64.b64encode(png(picture)).decode()
         return bundle
+
+    def _example(self) -> Image.Image:
+        """A picture of the pad in use by somebody who drew a 3."""
+        drawing = sample_drawing(3, seed=1, size=(self._surface.width, self._surface.height))
+        ask = self.recognizer if type(self.recognizer) is Recognizer else None  # the reader's own is not bothered
+        digits = split(drawing, ask) if ask else []
+        boxes = [digit.box for digit in digits] or [red_rectangle(drawing)]
+        return picture_in_use(drawing.raster(), boxes, digits, "a picture: run the cell to draw")
 
     def shown(self, callback: Callable) -> Callable:
         """`callback`, with its exceptions in the pad's message line: from a widget's event they would go nowhere."""

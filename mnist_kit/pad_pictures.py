@@ -15,10 +15,10 @@ PANEL_WIDTH = 220  # px; of the answer beside the page, in a picture
 SEEN_SIDE = 140  # px; of the 28 × 28 there, five times its size
 
 
-def picture_in_use(raster: np.ndarray, boxes: list[Box], digits: list[ReadDigit]) -> Image.Image:
+def picture_in_use(raster: np.ndarray, boxes: list[Box], digits: list[ReadDigit], caption: str = "") -> Image.Image:
     """The pad as it looks on a screen, RGB: ink, red rectangles, answer, probabilities, and what the network sees.
 
-    raster: uint8 (height, width); boxes: (left, top, right, bottom) in pixels.
+    raster: uint8 (height, width); boxes: (left, top, right, bottom) in pixels; caption: below on the page.
     """
     height, width = raster.shape
     picture = Image.new("RGB", (width + PANEL_WIDTH, max(height, SEEN_SIDE + 280)), "white")
@@ -28,6 +28,7 @@ def picture_in_use(raster: np.ndarray, boxes: list[Box], digits: list[ReadDigit]
     pen = ImageDraw.Draw(picture)
     for left, top, right, bottom in boxes:
         pen.rectangle((left, top, right - 1, bottom - 1), outline=RED, width=2)
+    pen.text((12, height - 28), caption, TEXT, ImageFont.load_default(16))
     if digits:
         pen.text((12, 8), answer_text(as_text(digits)), TEXT, ImageFont.load_default(24))
         prediction = digits[-1].prediction

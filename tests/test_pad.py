@@ -367,3 +367,16 @@ def test_readers_without_a_kernel_get_the_picture(pad):
     assert "application/vnd.jupyter.widget-view+json" in bundle
     picture = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(pad.snapshot()))
+
+
+def test_readers_without_a_kernel_see_an_example_while_nothing_is_drawn(pad):
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(pad._repr_mimebundle_()["image/png"])))).astype(int)
+    red, green, blue = picture.T
+    assert ((blue > green) & (green > red))[: pad._surface.width].sum() > 1_000  # ink
+    assert not pad.drawing.strokes and pad.prediction is None and not pad.answers
+
+
+def test_a_reader_s_own_function_is_not_asked_about_the_example():
+    asked = []
+    DigitPad(lambda image: asked.append(image))._repr_mimebundle_()
+    assert not asked

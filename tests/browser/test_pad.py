@@ -360,15 +360,31 @@ def test_buttons_and_errors(pad):
     pad.expect_answer("7")
 
 
-def test_a_busy_kernel_loses_nothing_and_ink_follows_the_pen(pad):
-    run_cell(pad.page, "import time; time.sleep(4)")
-    pad.page.locator("text=time.sleep(4)").wait_for()
+BUSY = {
+    "waiting": "import time; time.sleep(4)",
+    "training": """
+import torch
+from mnist_kit import Net, SMALL, fit
+from mnist_kit.data import Digits, Split
+noise = Split(torch.randint(256, (640, 1, 28, 28), dtype=torch.uint8), torch.arange(640) % 10)
+trained = fit(Net(), Digits("noise", noise, noise.first(100)), SMALL.but(epochs=10, train_images=640), device="cpu")
+""",
+}
+
+
+@pytest.mark.parametrize("work", BUSY)
+def test_a_busy_kernel_loses_nothing_and_ink_follows_the_pen(pad, work):
+    run_cell(pad.page, BUSY[work].strip())
+    pad.page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
     pad.sheet.scroll_into_view_if_needed()
     pad.draw(SEVEN)
     pad.draw([(500, 150), (500, 450)])
     assert pad.inked(300, 150) and pad.inked(500, 300)
-    expect(pad.answer).to_have_text("")
+    assert pad.page.evaluate(f"() => {KERNEL}.status") == "busy"
     pad.expect_answer("71")
+    expect_in_kernel(pad.page, "[len(s.points) for s in pad.drawing.strokes]", [3, 2])
+    if work == "training":
+        assert ask(pad.page, "len(trained.steps)") == 50
 
 
 def test_two_pads_and_one_in_a_box(pad):
