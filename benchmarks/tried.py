@@ -229,6 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=6, help="timed in a round; default: %(default)s")
     parser.add_argument("--age", type=int, default=1000, help="small steps before; default: %(default)s")
+    parser.add_argument("--only-the-ladder", action="store_true", help="leave out what did not pay")
     options = parser.parse_args(arguments)
     try:
         device, data = as_device(options.device), digits_called(options.data).name
@@ -244,10 +245,11 @@ def main(arguments: list[str] | None = None) -> int:
         report["denormal_share"] = worker.ask("make", aged, options.age)
         worker.close()
         # In two goes: all at once would hold too much memory for a small machine.
-        for name, variants, title in (
+        tables = [
             ("ladder", LADDER, "what makes a step shorter, each with those above it"),
             ("no_gain", {which: LADDER[which] for which in (PLAIN, OURS)} | NO_GAIN, "changed in the last step above"),
-        ):
+        ]
+        for name, variants, title in tables[:1] if options.only_the_ladder else tables:
             report[name] = measure(variants, data, str(device), aged, options.rounds, options.steps)
             text.append(describe(report[name], title))
             print(f"\n{text[-1]}", flush=True)

@@ -54,6 +54,15 @@ def _processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether `device` has instructions for products of bfloat16 numbers, as CUDA GPUs have, and processors with
+    AVX512-BF16 or AMX; others take longer for them than for float32.
+    """
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda"
+
+
 def as_input(images: Tensor) -> Tensor:
     """What a model takes: `images` uint8 (N, 1, 28, 28) as float32 in [0, 1], and nothing else, as in the paper.
 
@@ -85,11 +94,11 @@ def pooling_first(model: nn.Module) -> Iterator[None]:
 class GradientStep:
     """The forward and the backward pass over a batch: it leaves the gradients at the parameters.
 
-    model: in training mode, on `device`. On a CUDA GPU the products are computed in bfloat16, the loss in float32.
+    model: in training mode, on `device`. bfloat16: compute the products in it; weights and loss stay float32.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device):
-        self.model, self.device = model, device
+    def __init__(self, model: nn.Module, device: torch.device, bfloat16: bool = False):
+        self.model, self.device, self.bfloat16 = model, device, bfloat16
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -121,7 +130,7 @@ class GradientStep:
         self.model.load_state_dict(before)
 
     def _pass(self, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.model(as_input(images))  # (N, 10)
         loss = functional.cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, labels)
         self.model.zero_grad()

@@ -19,7 +19,16 @@ from torch import Tensor, nn
 
 from mnist_kit.checkpoints import Checkpoints
 from mnist_kit.data import Digits, Split
-from mnist_kit.engine import GradientStep, StepClock, as_device, as_input, best_device, device_name, pooling_first
+from mnist_kit.engine import (
+    GradientStep,
+    StepClock,
+    as_device,
+    as_input,
+    best_device,
+    device_name,
+    multiplies_bfloat16,
+    pooling_first,
+)
 from mnist_kit.errors import CheckpointError, LossNotFinite, RecipeError, StorageError, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import History
@@ -82,6 +91,11 @@ class Run:
         return self.recipe.epochs * self.steps_per_epoch
 
     @property
+    def bfloat16(self) -> bool:
+        """Whether products are computed in bfloat16, else in float32."""
+        return self.device.type == "cuda" or (self.recipe.bfloat16 and multiplies_bfloat16(self.device))
+
+    @property
     def seconds(self) -> float:
         """Seconds of training so far, evaluation included, and without the time between a stop and going on."""
         return time.perf_counter() - self.started
@@ -101,6 +115,7 @@ class Run:
             "recipe": self.recipe.as_dict(),
             "data": self.digits_name,
             "device": device_name(self.device),
+            "products": "bfloat16" if self.bfloat16 else "float32",
             "ranks": self.ranks,
             "graph_seconds": self.graph_seconds,
             "system": platform.platform(),
@@ -125,8 +140,8 @@ def fit(
 
     model: any module from float32 images (batch, 1, 28, 28) in [0, 1] to logits (batch, 10). It is moved to `device`
     and returned to evaluation mode. The images are kept on the device as uint8. Seeds torch with `recipe.seed`: the
-    same seed and the same initial weights give the same history on the same CPU; a GPU may differ in the last digits,
-    and computes products in bfloat16.
+    same seed and the same initial weights give the same history on the same CPU; a GPU may differ in the last digits.
+    Products are computed in bfloat16 on a CUDA GPU, and where the recipe says so on processors made for it.
 
     checkpoint: keep the last two states of the run under this name, in `checkpoints/` of the home folder; every: so
     many steps, None: as often as it costs no more than 1 % of the time, and at the end. When a state cannot be written
@@ -242,8 +257,8 @@ class _Training:
 
     def begin_gradients(self, batch: Tensor) -> GradientStep:
         if self.processes.size > 1:
-            return GradientStep(spread(self.model, self.run.device), self.run.device)
-        gradients = GradientStep(self.model, self.run.device)
+            return GradientStep(spread(self.model, self.run.device), self.run.device, self.run.bfloat16)
+        gradients = GradientStep(self.model, self.run.device, self.run.bfloat16)
         if self.run.device.type == "cuda":
             started = time.perf_counter()
             gradients.record(self.images[batch], self.labels[batch])

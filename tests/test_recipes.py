@@ -54,6 +54,7 @@ def test_a_batch_larger_than_the_data(train_images, used):
         ("seed", -1),
         ("seed", 1.5),
         ("seed", None),
+        ("bfloat16", "yes"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(field, value):

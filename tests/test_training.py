@@ -110,6 +110,19 @@ def test_fit_does_what_a_plain_loop_does(tiny, schedule):
         torch.testing.assert_close(weights[name], expected[name], rtol=1e-6, atol=1e-8, msg=name)
 
 
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bfloat16_is_for_processors_that_multiply_it(tiny, monkeypatch, has_instructions):
+    monkeypatch.setattr("mnist_kit.training.multiplies_bfloat16", lambda device: has_instructions)
+    recipe = Recipe("", epochs=1, batch_size=50, learning_rate=0.01, bfloat16=True)
+    exact, rounded = (fit(small_model(), tiny, r, device="cpu") for r in (recipe.but(bfloat16=False), recipe))
+    assert (exact.about["products"], rounded.about["products"]) == (
+        "float32",
+        "bfloat16" if has_instructions else "float32",
+    )
+    differences = (exact.steps["loss"] / rounded.steps["loss"] - 1).abs()
+    assert 0 < differences.max() < 0.05 if has_instructions else differences.max() == 0
+
+
 def test_a_batch_larger_than_the_data(tiny):
     with pytest.raises(RecipeError, match=r"batch_size 301.*300 training images"):
         fit(small_model(), tiny, Recipe("", epochs=1, batch_size=301))
