@@ -11,7 +11,7 @@ import statistics
 import sys
 from datetime import datetime
 
-from benchmarks.contestants import CLASSIC, FIT, FIT_PAPER, PAPER_LOOP, Contestant
+from benchmarks.contestants import CLASSIC, FIT_PAPER, FIT_QUICK, PAPER_LOOP, Contestant
 from benchmarks.machine import about_machine, digits_called
 from benchmarks.report import bench_folder, machine_line, number, save, table
 from benchmarks.speed import add_common, page
@@ -20,7 +20,7 @@ from mnist_kit import MnistKitError
 from mnist_kit.training import as_device
 
 THRESHOLDS = (0.990, 0.992, 0.994)
-BY_KEY = {"quick": FIT, "paper": FIT_PAPER, "paper-loop": PAPER_LOOP, "classic": CLASSIC}
+BY_KEY = {"quick": FIT_QUICK, "paper": FIT_PAPER, "paper-loop": PAPER_LOOP, "classic": CLASSIC}
 SAME_MACHINE = ("device", "torch", "threads")
 
 

@@ -12,24 +12,27 @@ from benchmarks.machine import digits_called, operations, peak_memory, wait_for
 from benchmarks.rivals import ClassicExample, PaperLoop
 from mnist_kit import PAPER, QUICK, Callback, Digits, Net, Recipe, Run, evaluate, fit
 
-FIT, PAPER_LOOP, CLASSIC = "fit", "the paper's loop", "the classic example"
-FIT_PAPER = "fit, PAPER"
+FIT_PAPER, FIT_QUICK = "fit, PAPER", "fit, QUICK"
+PAPER_LOOP, CLASSIC = "the paper's loop", "the classic example"
+FITS = {FIT_PAPER: PAPER, FIT_QUICK: QUICK}
 AtEpoch = Callable[[int, float, float], bool]  # epoch, seconds, accuracy: whether to stop
 
 
 class Fit:
-    """`mnist_kit.fit` on `Net`: batches of 128, the recipe's Adam."""
+    """`mnist_kit.fit` on `Net` with `recipe`."""
 
-    batch_size = QUICK.batch_size
-
-    def __init__(self, digits: Digits, device: torch.device, seed: int = 0, recipe: Recipe = QUICK):
+    def __init__(self, digits: Digits, device: torch.device, seed: int, recipe: Recipe):
         torch.manual_seed(seed)
         self.model = Net()
         self.digits, self.device, self.seed, self.recipe = digits, device, seed, recipe
 
+    @property
+    def batch_size(self) -> int:
+        return self.recipe.batch_size
+
     def steps(self, count: int) -> tuple[list[float], float]:
         """Seconds of each of `count` steps that follow a first one, and seconds until that first one was done."""
-        brief = replace(PAPER, name="bench", epochs=1, train_images=(count + 1) * self.batch_size, seed=self.seed)
+        brief = self.recipe.but(name="bench", epochs=1, train_images=(count + 1) * self.batch_size, seed=self.seed)
         digits = Digits(self.digits.name, self.digits.train, self.digits.test.first(1))
         laps = Laps(count + 1)
         fit(self.model, digits, brief, [laps], self.device)
@@ -149,8 +152,8 @@ class Contestant:
     def __init__(self, name: str, data: str, device: str, seed: int = 0):
         self.name, self.device = name, torch.device(device)
         self.digits = digits_called(data)
-        if name in (FIT, FIT_PAPER):
-            self.subject = Fit(self.digits, self.device, seed, QUICK if name == FIT else PAPER)
+        if name in FITS:
+            self.subject = Fit(self.digits, self.device, seed, FITS[name])
         else:
             rival = {PAPER_LOOP: PaperLoop, CLASSIC: ClassicExample}[name]
             self.subject = Rival(rival, self.digits, self.device, seed)

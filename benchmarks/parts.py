@@ -161,7 +161,7 @@ def watched(data: str, device: str, steps: int, rounds: int) -> dict:
     }
 
 
-def measure_watching(data: str, device: str, steps: int = 60, rounds: int = 3) -> dict:
+def measure_watching(data: str, device: str, steps: int = 300, rounds: int = 3) -> dict:
     """`watched` in a notebook's kernel. {"skipped": why} where there is no nbclient."""
     if find_spec("nbclient") is None:
         return {"skipped": "nbclient is not installed, and LiveCurves draws in a notebook only"}

@@ -91,6 +91,20 @@ def pooling_first(model: nn.Module) -> Iterator[None]:
             block[index], block[index + 1] = block[index + 1], block[index]
 
 
+@contextmanager
+def dropping(model: nn.Module, share: float | None) -> Iterator[None]:
+    """Within it the `Dropout` layers of `model` switch off that share of their inputs; None: as many as otherwise."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)] if share is not None else []
+    before = [layer.p for layer in layers]
+    try:
+        for layer in layers:
+            layer.p = share
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer.p = own
+
+
 class GradientStep:
     """The forward and the backward pass over a batch: it leaves the gradients at the parameters.
 

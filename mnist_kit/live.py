@@ -108,11 +108,11 @@ class ProgressLine(_Watcher):
 class LiveCurves(_Watcher):
     """Curves that move while training runs in a notebook: loss, test loss and accuracy, with a `ProgressLine` below.
 
-    One figure in one output, redrawn at most once a second and for at most 1.5 % of the time; the last state stays.
+    One figure in one output, redrawn at most once a second and for at most 1 % of the time; the last state stays.
     Where there is no notebook, only the line is shown.
     """
 
-    def __init__(self, share: float = 0.015, clock: Callable[[], float] = time.perf_counter):
+    def __init__(self, share: float = 0.01, clock: Callable[[], float] = time.perf_counter):
         super().__init__(share, clock)
         self.line = ProgressLine(clock=clock)
         self.curves = None

@@ -20,6 +20,8 @@ class Recipe:
         peak over the first 30 % of the steps and lowers it to almost nothing, while Adam's β1 goes from 0.95 to 0.85
         and back (L. Smith, "Super-convergence", 2017; torch's OneCycleLR).
     train_images: use only the first so many images (None: all of them).
+    dropout: the share of inputs that the model's dropout layers switch off in training (None: as the model has it).
+        It keeps a long training from learning the images by heart; a short one it only makes slower.
     seed: of the initial shuffle and of dropout.
     bfloat16: compute products in bfloat16 on a processor that has instructions for it, which then takes about half the
         time; elsewhere in float32. A CUDA GPU always does.
@@ -36,6 +38,7 @@ class Recipe:
     step_epochs: int = 7
     gamma: float = 0.1
     train_images: int | None = None
+    dropout: float | None = None
     seed: int = 0
     bfloat16: bool = False
     promised_accuracy: float = 0.0
@@ -52,6 +55,8 @@ class Recipe:
             raise RecipeError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
         if self.train_images is not None and (not isinstance(self.train_images, int) or self.train_images < 1):
             raise RecipeError(f"train_images must be a whole number of at least 1 or None, not {self.train_images!r}")
+        if self.dropout is not None and not (isinstance(self.dropout, int | float) and 0 <= self.dropout < 1):
+            raise RecipeError(f"dropout must be a share from 0 to below 1 or None, not {self.dropout!r}")
         if not isinstance(self.bfloat16, bool):
             raise RecipeError(f"bfloat16 must be True or False, not {self.bfloat16!r}")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:

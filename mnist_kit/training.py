@@ -26,6 +26,7 @@ from mnist_kit.engine import (
     as_input,
     best_device,
     device_name,
+    dropping,
     multiplies_bfloat16,
     pooling_first,
 )
@@ -245,7 +246,8 @@ class _Training:
         if done == 0:
             run._epoch_started, run._epoch_learning_rate = time.perf_counter(), self.learning_rate
         self.model.train()
-        with pooling_first(self.model), whole_batches(self.model, self.processes):
+        dropout = dropping(self.model, run.recipe.dropout)
+        with pooling_first(self.model), dropout, whole_batches(self.model, self.processes):
             for batch in order[: run.steps_per_epoch * size].split(size)[done:]:
                 batch = self.processes.shard(batch)
                 if self.gradients is None:

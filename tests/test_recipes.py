@@ -55,6 +55,8 @@ def test_a_batch_larger_than_the_data(train_images, used):
         ("seed", 1.5),
         ("seed", None),
         ("bfloat16", "yes"),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(field, value):

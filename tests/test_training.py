@@ -110,6 +110,16 @@ def test_fit_does_what_a_plain_loop_does(tiny, schedule):
         torch.testing.assert_close(weights[name], expected[name], rtol=1e-6, atol=1e-8, msg=name)
 
 
+def test_the_recipe_s_dropout_is_that_of_the_layers_while_it_trains(tiny):
+    recipe = Recipe("", epochs=2, batch_size=50, learning_rate=0.01)
+    model, mild = small_model(), small_model()
+    mild[5].p = 0.1
+    as_recipe, as_layer = fit(model, tiny, recipe.but(dropout=0.1), device="cpu"), fit(mild, tiny, recipe, device="cpu")
+    pd.testing.assert_series_equal(as_recipe.steps["loss"], as_layer.steps["loss"], rtol=0, atol=0)
+    assert model[5].p == 0.2
+    assert (as_recipe.steps["loss"] != fit(small_model(), tiny, recipe, device="cpu").steps["loss"]).any()
+
+
 @pytest.mark.parametrize("has_instructions", [True, False])
 def test_bfloat16_is_for_processors_that_multiply_it(tiny, monkeypatch, has_instructions):
     monkeypatch.setattr("mnist_kit.training.multiplies_bfloat16", lambda device: has_instructions)
