@@ -60,6 +60,10 @@ class Stroke:
         same = (self.radius, self.erase) == (other.radius, other.erase) and np.array_equal(self.points, other.points)
         return same and np.array_equal(self.pressure, other.pressure)  # of two Nones too
 
+    def scaled(self, scale: float) -> "Stroke":
+        """The same stroke `scale` times as large, pen and all."""
+        return replace(self, points=self.points * np.float32(scale), radius=self.radius * scale)
+
     @property
     def line(self) -> np.ndarray:
         """The points, float32 (n, 2), with pressure (n, 3): the third is the radius at each, in pixels."""
@@ -189,7 +193,7 @@ class Drawing:
             pressure = row.get("pressure", [None] * len(strokes))
             strokes = [Stroke(*parts) for parts in zip(strokes, radii, erase, pressure, strict=True)]
             return cls(width, height, strokes, row.get("label"), row.get("writer"), row.get("time"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DrawingError(f"not a drawing as JSON, {error}: {line[:80]!r}") from error
 
 
@@ -255,6 +259,12 @@ class Ink:
             self._remember()
             self._lines = []
             self.raster = np.zeros_like(self.raster)
+
+    def replace(self, drawing: Drawing) -> None:
+        """Put the strokes of `drawing` in place of what is there, cut off at the edges; one `undo` takes that back."""
+        self._remember()
+        self._lines = [_Line([stroke]) for stroke in drawing.strokes]
+        self.raster = Drawing(self.width, self.height, drawing.strokes).raster()
 
     @property
     def can_undo(self) -> bool:
@@ -369,7 +379,7 @@ def as_points(points) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):
             array = np.array(points, dtype=np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DrawingError(f"points have to be numbers, [[x, y], …]: {error}") from error
     if array.shape == (0,):
         return array.reshape(0, 2)
@@ -383,8 +393,9 @@ def as_points(points) -> np.ndarray:
 def as_pressure(pressure, count: int) -> np.ndarray:
     """A new float32 array (count,) in [LEAST_PRESSURE, 1]. Raises DrawingError for another length, NaN or infinity."""
     try:
-        array = np.array(pressure, dtype=np.float32)
-    except (ValueError, TypeError) as error:
+        with np.errstate(over="ignore"):
+            array = np.array(pressure, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
         raise DrawingError(f"pressure has to be numbers: {error}") from error
     if array.shape != (count,) or not np.isfinite(array).all():
         raise DrawingError(f"pressure has to be {count} finite numbers, one a point, not {array.shape}")
@@ -395,10 +406,10 @@ def as_radius(radius) -> float:
     """The pen's radius as a float. Raises DrawingError unless it is a finite number > 0."""
     try:
         value = float(radius)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {radius!r}")
+        raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {repr(radius)[:40]}")
     return value
 
 

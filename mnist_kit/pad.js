@@ -124,7 +124,7 @@ class View {
       if (!this.page.isConnected || this.pad) return;
       this.pad = this.page.closest(".mnist-pad") ?? this.page;
       this.listenToKeys();
-      this.labelSliders();
+      this.labelControls();
       this.fitDevice();
     });
     this.observer.observe(this.page);
@@ -201,19 +201,28 @@ class View {
     this.pad.tabIndex = -1; // a click between the buttons gives the pad the focus, not the notebook
     this.listen(this.pad, "keydown", (event) => {
       const plain = !(event.ctrlKey || event.metaKey || event.altKey);
-      const command = isTyping(event.target) ? undefined : commandOf(event, plain);
-      if (command) {
-        event.preventDefault();
-        this.sheet.send("do", { command });
-      }
-      if (command || plain) event.stopPropagation();
+      const typing = isTyping(event.target);
+      const command = typing ? undefined : commandOf(event, plain);
+      const selectsAll = !plain && !typing && event.key.toLowerCase() === "a"; // all cells of the notebook
+      if (command || selectsAll) event.preventDefault();
+      if (command) this.sheet.send("do", { command });
+      if (command || plain || selectsAll) event.stopPropagation();
     });
   }
 
-  /** ipywidgets ties no label to the handle of a slider. */
-  labelSliders() {
-    for (const slider of this.pad.querySelectorAll(".widget-slider"))
-      slider.querySelector("[role=slider]")?.setAttribute("aria-label", slider.querySelector("label").textContent);
+  /** ipywidgets ties no label to the handle and the number of a slider, and does not say which tool is chosen. */
+  labelControls() {
+    for (const slider of this.pad.querySelectorAll(".widget-slider")) {
+      const label = slider.querySelector("label").textContent;
+      slider.querySelector("[role=slider]")?.setAttribute("aria-label", label);
+      const number = slider.querySelector("[contenteditable]");
+      number?.setAttribute("role", "textbox");
+      number?.setAttribute("aria-label", label);
+    }
+    const tools = [...this.pad.querySelectorAll(".widget-toggle-button")]; // draw, erase
+    const tell = () => tools.forEach((tool, i) => tool.setAttribute("aria-pressed", (i > 0) === this.model.get("erasing")));
+    this.model.on("change:erasing", tell);
+    tell();
   }
 
   listenToModel() {

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import html
 import warnings
+from collections import deque
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -57,6 +58,7 @@ class DigitPad(widgets.VBox):
         self.recognizer = as_recognizer(recognizer)
         self.digits: list[ReadDigit] = []
         self.answers: list[tuple[Drawing, str]] = []
+        self._thumbnails: deque[str] = deque(maxlen=REMEMBERED)  # of the answers, the latest first, as HTML
         self._callbacks: list[Callable[[Prediction], None]] = []
         self._answered: list[Box] = []  # the red rectangles of the last answer
         self._timer: asyncio.TimerHandle | None = None
@@ -179,16 +181,17 @@ class DigitPad(widgets.VBox):
 
         Raises DrawingError for an empty page, StorageError when the file cannot be written.
         """
-        if not self.drawing.strokes:
+        if not self._surface.ink.raster.any():
             raise DrawingError("nothing is drawn yet that could be kept")
         return append_drawing(replace(self.drawing, label=label))
 
     def export(self, path: str | Path | None = None) -> Path:
         """Save the drawing as a picture, PNG (white on black) or SVG by the suffix of `path`, and return the path.
 
-        The default is `exports/drawing.png` in the home folder. Raises DrawingError for another suffix, StorageError.
+        The default is `exports/drawing.png` in the home folder, or the first of `drawing-2.png`, … that is not there
+        yet. Raises DrawingError for another suffix, StorageError.
         """
-        path = Path(path) if path else home_folder() / "exports" / "drawing.png"
+        path = Path(path) if path else _unused("png")
         if path.suffix not in (".png", ".svg"):
             raise DrawingError(f"a drawing is exported as .png or .svg, not as {path.name!r}")
         return write_atomically(path, self.drawing.to_svg().encode() if path.suffix == ".svg" else png(self.image))
@@ -223,7 +226,7 @@ class DigitPad(widgets.VBox):
         def guarded(*arguments):
             try:
                 return callback(*arguments)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._fail(error)
 
         return guarded
@@ -254,7 +257,8 @@ class DigitPad(widgets.VBox):
             self._timer = None
 
     def _command(self, name: str) -> None:
-        self.shown(getattr(self, name))()
+        if name != "recognise" or self.recognizer is not None:  # else the pad is a drawing tool
+            self.shown(getattr(self, name))()
 
     def _remember(self) -> None:
         """Put the answer to the drawing that is about to go into the history."""
@@ -263,11 +267,14 @@ class DigitPad(widgets.VBox):
         if not self.digits:
             return
         self.answers.append((self.drawing, self.number))
-        latest = reversed(self.answers[-REMEMBERED:])
-        figures = [figure(drawing.to_image(), number) for drawing, number in latest]
+        self._thumbnails.appendleft(figure(self.image, self.number))
         self._history.value = (
-            f'<div class="mnist-history" role="group" aria-label="earlier answers">{"".join(figures)}</div>'
+            f'<div class="mnist-history" role="group" aria-label="earlier answers">{"".join(self._thumbnails)}</div>'
         )
+
+    def _switch_auto(self, _change) -> None:
+        if self._auto.value:
+            self._changed(True)
 
     def _switch_framing(self, _change) -> None:
         self.recognizer = copy(self.recognizer)
@@ -277,6 +284,7 @@ class DigitPad(widgets.VBox):
 
     def _keep_chosen(self) -> None:
         path = self.keep(self._label.value)
+        self._label.value = None  # the next drawing is another digit
         self._list_kept()
         self._say(f"kept in {path}")
 
@@ -292,17 +300,22 @@ class DigitPad(widgets.VBox):
         self._kept.index = 0 if drawings else None
         self._say(" ".join(str(complaint.message) for complaint in complaints))
 
-    def _load_chosen(self) -> None:
-        if self._kept.value is None:
+    def _chosen(self) -> Drawing:
+        """The kept drawing that is chosen, made smaller where it was drawn on a larger pad."""
+        drawing = self._kept.value
+        if drawing is None:
             raise DrawingError("no drawing was kept yet")
-        self.draw(self._kept.value)
+        scale = min(1, self._surface.width / drawing.width, self._surface.height / drawing.height)
+        return replace(drawing, strokes=[s.scaled(scale) for s in drawing.strokes]) if scale < 1 else drawing
+
+    def _load_chosen(self) -> None:
+        self.draw(self._chosen())
 
     def _replay_chosen(self) -> None:
-        if self._kept.value is None:
-            raise DrawingError("no drawing was kept yet")
+        drawing = self._chosen()
         if self._replaying is not None:
             self._replaying.cancel()
-        self._replaying = asyncio.ensure_future(self.replay(self._kept.value))
+        self._replaying = asyncio.ensure_future(self.replay(drawing))
 
     # Widgets
 
@@ -319,6 +332,7 @@ class DigitPad(widgets.VBox):
         self._auto = widgets.Checkbox(
             auto, description="auto", indent=False, tooltip="recognise by itself", layout=widgets.Layout(width="70px")
         )
+        self._auto.observe(self.shown(self._switch_auto), "value")
         self._framing = widgets.Dropdown(
             options=list(FRAMINGS), description="framing", layout=widgets.Layout(width="170px")
         )
@@ -362,7 +376,7 @@ class DigitPad(widgets.VBox):
         else:
             for control in (ask, self._auto, self._framing):
                 control.layout.display = "none"
-        self._list_kept()
+        self.shown(self._list_kept)()  # the pad is there even where the file cannot be read
 
     def _button(self, name: str, action: Callable, tooltip: str) -> widgets.Button:
         button = widgets.Button(description=name, tooltip=tooltip, layout=widgets.Layout(width="auto"))
@@ -370,7 +384,7 @@ class DigitPad(widgets.VBox):
         return button
 
     def _export_as(self, suffix: str) -> None:
-        self._say(f"saved as {self.export(home_folder() / 'exports' / f'drawing.{suffix}')}")
+        self._say(f"saved as {self.export(_unused(suffix))}")
 
     def _say(self, message: str) -> None:
         self._message.value = f'<div role="status">{html.escape(message)}</div>'
@@ -382,7 +396,7 @@ class DigitPad(widgets.VBox):
         self.digits = digits
         self._answered = [digit.box for digit in digits]
         self._surface.show(answer_text(self.number), self._answered or self._growing_boxes())
-        self._panel.value = answer_panel([digit.prediction for digit in digits])
+        self._panel.value = answer_panel(digits)
         self._say("")
 
     def _growing_boxes(self) -> list[Box]:
@@ -394,6 +408,13 @@ class DigitPad(widgets.VBox):
             return [red_rectangle(self._surface.ink)]
         except EmptyDrawing:
             return []
+
+
+def _unused(suffix: str) -> Path:
+    """The first of `drawing`, `drawing-2`, … that is not among the exports yet."""
+    names = (f"drawing-{number}" if number > 1 else "drawing" for number in count(1))
+    paths = (home_folder() / "exports" / f"{name}.{suffix}" for name in names)
+    return next(path for path in paths if not path.exists())
 
 
 def _row(*children: widgets.Widget) -> widgets.HBox:

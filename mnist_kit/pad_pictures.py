@@ -47,16 +47,17 @@ def answer_text(number: str) -> str:
     return "not sure" if number == "?" else f"predict: {number}" if number else ""
 
 
-def answer_panel(predictions: list[Prediction]) -> str:
+def answer_panel(digits: list[ReadDigit]) -> str:
     """The ten probabilities of the last digit and the 28 × 28 of each, as HTML in the colours of the reader's theme."""
-    shares = predictions[-1].probabilities if predictions else np.zeros(10)
+    shares = digits[-1].prediction.probabilities if digits else np.zeros(10)
     rows = "".join(
         f'<span>{digit}</span><i style="width:{share:.1%}"></i><span>{share:.1%}</span>'
         for digit, share in enumerate(shares)
     )
-    bars = f'<div class="mnist-bars" role="group" aria-label="probabilities of the digits 0 to 9">{rows}</div>'
-    seen = "".join(figure(_seen(prediction), "seen", "mnist-seen") for prediction in predictions)
-    return f'<div class="mnist-answer">{bars}{seen}</div>'
+    whose = " of the last digit" if len(digits) > 1 else ""
+    bars = f'<div class="mnist-bars" role="group" aria-label="probabilities{whose}">{rows}</div>'
+    seen = "".join(figure(_seen(digit.prediction), f"seen: {as_text([digit])}", "mnist-seen") for digit in digits)
+    return f'<div class="mnist-answer"><div class="mnist-title">probabilities{whose}</div>{bars}{seen}</div>'
 
 
 def figure(image: Image.Image, caption: str, style: str = "") -> str:

@@ -79,11 +79,19 @@ class Surface(anywidget.AnyWidget):
         pen: Pen = (None, 0),
         pressure: float | None = None,
     ) -> None:
-        """Begin a stroke with a dot. Raises DrawingError as `Ink.pen_down` does, and then changes nothing."""
+        """Begin a stroke with a dot, which ends that of another pen.
+
+        Raises DrawingError as `Ink.pen_down` does, and then changes nothing.
+        """
+        Stroke([[x, y]], radius, erase, None if pressure is None else [pressure])  # in order, before anything happens
+        ends_another = self.pen is not None
+        self.pen_up()
         self.ink.pen_down(x, y, radius, erase, pressure)
         self.pen = pen
         self._corners, self._margin = np.array([[x, y], [x, y]]), None if erase else 2 * radius
-        if pen[0] is None:
+        if ends_another:  # its browser has to stop drawing
+            self._send_all()
+        elif pen[0] is None:
             self._send_line(**_plain(self.ink.strokes[-1]), begin=True)
         self._changed(False)
 
@@ -121,14 +129,14 @@ class Surface(anywidget.AnyWidget):
     @one_at_a_time
     def undo(self) -> None:
         """Take the last stroke, or the last clearing, back."""
-        self.ink.undo()
-        self._replaced()
+        if self.ink.undo():
+            self._replaced()
 
     @one_at_a_time
     def redo(self) -> None:
         """Do again what was taken back last."""
-        self.ink.redo()
-        self._replaced()
+        if self.ink.redo():
+            self._replaced()
 
     @one_at_a_time
     def clear(self) -> None:
@@ -139,7 +147,7 @@ class Surface(anywidget.AnyWidget):
     @one_at_a_time
     def draw(self, drawing: Drawing) -> None:
         """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
-        self.ink = Ink.of(Drawing(self.width, self.height, drawing.strokes))
+        self.ink.replace(drawing)
         self._replaced()
 
     def show(self, answer: str, boxes: list) -> None:
@@ -179,12 +187,11 @@ class Surface(anywidget.AnyWidget):
             case {"kind": "down", "client": str(client), "stroke": int(stroke), "point": point, "radius": radius}:
                 [(x, y)] = _points([point])
                 radius = min(max(as_radius(radius), LEAST_RADIUS), MOST_RADIUS)
-                if message.get("pressure") is not None:
-                    as_pressure([message["pressure"]], 1)  # before the stroke of another pen is ended
-                self.pen_up()
+                pressure = message.get("pressure")
+                if pressure is not None:
+                    as_pressure([pressure], 1)  # before the stroke counts as heard
                 self._hear(client, stroke)
-                erase = message.get("erase") is True
-                self.pen_down(x, y, radius, erase, (client, stroke), message.get("pressure"))
+                self.pen_down(x, y, radius, message.get("erase") is True, (client, stroke), pressure)
             case {"kind": "move", "client": client, "stroke": stroke, "points": points}:
                 points = _points(points)
                 if self.pen == (client, stroke):  # else it was undone while it was being drawn

@@ -238,6 +238,8 @@ def test_drawings_are_appended_and_read_back(tmp_path, monkeypatch):
         b'{"strokes": [], "size": [0, 0]}',
         b'{"strokes": [], "label": 11}',
         b'{"strokes": [], "time": "noon"}',
+        b'{"strokes": [[[1' + b"0" * 400 + b", 1]]]}",
+        b"[" * 100_000,
     ],
 )
 def test_a_broken_line_is_named_and_the_rest_is_read(tmp_path, line):

@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import io
+import sys
 import time
 
 import numpy as np
@@ -253,6 +254,7 @@ FAULTY = {
     "sum": (lambda image: [1.0] * 10, "sum to 10"),
     "text": (lambda image: "seven", "no numbers"),
     "nothing": (lambda image: None, "ten probabilities"),
+    "exit": (lambda image: sys.exit(), "called sys.exit()"),
     "fault": (fail, "my &lt;own&gt; fault"),
 }
 
@@ -261,7 +263,7 @@ FAULTY = {
 def test_a_faulty_recognizer_is_told_so_and_freezes_nothing(recognizer, message):
     pad = DigitPad(recognizer, 300, 200)
     draw_seven(pad)
-    with pytest.raises(Exception, match=r"fault|probabilities|numbers"):
+    with pytest.raises(Exception, match=r"fault|probabilities|numbers|exit"):
         pad.recognise()
     in_kernel(pad, lambda: draw_seven(pad))
     assert message in pad._message.value and pad._surface.answer == ""
@@ -317,12 +319,72 @@ def test_keeping_loading_and_replaying(pad, home):
     assert str(home / "drawings.jsonl") in pad._message.value
     (kept,) = read_drawings()
     assert kept.label == 1 and kept.strokes == pad.drawing.strokes and kept.time
+    assert pad._label.value is None  # the next drawing is another digit
     pad.clear()
     press(pad, "load")
     assert pad.drawing.strokes == kept.strokes
     later = DigitPad(width=300, height=200)
     press(later, "load")
     assert later.drawing.strokes == kept.strokes
+
+
+def test_loading_can_be_taken_back(pad):
+    append_drawing(Drawing(300, 200, [Stroke([[10, 10], [20, 20]]), Stroke([[30, 30]])]))
+    pad._list_kept()
+    draw_seven(pad)
+    before = pad.drawing
+    press(pad, "load")
+    assert len(pad.drawing.strokes) == 2
+    pad.undo()
+    assert pad.drawing == before
+    pad.redo()
+    assert len(pad.drawing.strokes) == 2
+
+
+def test_a_drawing_of_a_larger_pad_is_loaded_smaller():
+    append_drawing(Drawing(600, 600, [Stroke([[30, 60], [600, 600]], 9)]))
+    pad = DigitPad(width=300, height=200)
+    press(pad, "load")
+    (stroke,) = pad.drawing.strokes
+    np.testing.assert_allclose(stroke.points, [[10, 20], [200, 200]], rtol=1e-6)
+    assert stroke.radius == pytest.approx(3)
+
+
+def test_what_was_erased_cannot_be_kept(pad):
+    pad.pen_down(50, 50)
+    pad._surface.pen_down(50, 50, 40, erase=True)
+    with pytest.raises(DrawingError, match="nothing is drawn"):
+        pad.keep()
+
+
+def test_a_file_of_drawings_that_cannot_be_read_keeps_no_pad_from_opening(home):
+    (home / "drawings.jsonl").mkdir(parents=True)
+    assert "cannot read drawings" in DigitPad(width=300, height=200)._message.value
+
+
+def test_switching_auto_on_recognises_what_is_there():
+    pad = DigitPad(Recognizer(Sevens()), 300, 200, auto=False)
+    in_kernel(pad, lambda: draw_seven(pad), lambda: setattr(pad._auto, "value", True))
+    assert pad.number == "7"
+
+
+def test_the_key_for_recognising_does_nothing_on_a_plain_drawing_tool():
+    pad = DigitPad(width=300, height=200)
+    pad._surface._handle_custom_msg({"kind": "do", "command": "recognise"}, [])
+    assert pad._message.value.count("recognizer") == 0
+
+
+def test_a_callback_that_exits_ends_nothing(pad):
+    pad.on_prediction(lambda prediction: sys.exit("enough"))
+    draw_seven(pad)
+    assert pad.recognise().digit == 7 and "enough" in pad._message.value
+
+
+def test_the_pictures_of_a_number_tell_which_digit_they_are(pad):
+    draw_seven(pad)
+    draw_seven(pad, right=120)
+    pad.recognise()
+    assert pad._panel.value.count("seen: 7") == 4 and "of the last digit" in pad._panel.value
 
 
 def test_a_broken_line_is_named_and_the_rest_can_be_loaded(home):
@@ -338,6 +400,10 @@ def test_export(pad, home):
     np.testing.assert_array_equal(np.asarray(Image.open(home / "exports" / "drawing.png")), np.asarray(pad.image))
     press(pad, "SVG")
     assert (home / "exports" / "drawing.svg").read_text() == pad.drawing.to_svg()
+    first = (home / "exports" / "drawing.png").read_bytes()
+    draw_seven(pad, right=120)
+    press(pad, "PNG")
+    assert (home / "exports" / "drawing.png").read_bytes() == first and "drawing-2.png" in pad._message.value
     with pytest.raises(DrawingError, match=r"\.png or \.svg"):
         pad.export(home / "drawing.gif")
 

@@ -97,6 +97,27 @@ def test_a_stroke_that_was_undone_while_it_was_drawn_stays_undone(heard):
     assert heard[-1]["strokes"] == [] and heard[-1]["live"] is None
 
 
+def test_with_nothing_to_redo_a_stroke_goes_on(heard):
+    heard.get("down", stroke=1, point=[5, 5], radius=10)
+    heard.surface.redo()
+    heard.get("move", stroke=1, points=SEVEN)
+    assert len(heard.strokes[0].points) == 4 and not heard
+
+
+@pytest.mark.parametrize("by", ["Python", "another browser"])
+def test_a_stroke_that_another_pen_ends_is_told_to_its_browser(heard, by):
+    heard.get("down", stroke=1, point=[5, 5], radius=10)
+    heard.get("move", stroke=1, points=[[6, 6]])
+    if by == "Python":
+        heard.surface.pen_down(50, 50, 10)
+    else:
+        heard.get("down", "b", stroke=1, point=[50, 50], radius=10)
+    heard.get("move", stroke=1, points=SEVEN)  # too late
+    assert [len(stroke.points) for stroke in heard.strokes] == [2, 1]
+    state = next(message for message in heard if message["kind"] == "strokes")
+    assert len(state["strokes"]) == 2 and state["live"] != "a" and state["last"]["a"] == 1
+
+
 def test_undo_redo_clear_and_draw_tell_every_browser(heard):
     heard.draw(SEVEN)
     heard.draw([[9, 9]], stroke=2)
@@ -128,6 +149,8 @@ BAD = {
     "stroke is text": {"kind": "down", "client": "a", "stroke": "2", "point": [1, 1], "radius": 10},
     "infinite points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1], [1e300, 1]]},
     "points are no list": {"kind": "move", "client": "a", "stroke": 1, "points": {"0": 1}},
+    "a number of 400 digits": {"kind": "move", "client": "a", "stroke": 1, "points": [[10**400, 1]]},
+    "a radius of 400 digits": {"kind": "down", "client": "a", "stroke": 2, "point": [1, 1], "radius": 10**400},
     "ragged points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1], [1]]},
     "too many points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1]] * 10 * MOST_POINTS},
     "pressure is NaN": {
