@@ -86,8 +86,11 @@ class Recipe:
 
 # Listing 2.2 of the paper: 25 epochs of 468 full batches are 11,700 steps.
 PAPER = Recipe("paper", epochs=25, learning_rate=0.003, schedule="step", promised_accuracy=0.992)
-# For a CPU: a handful of epochs under one cycle reach what a stepped schedule needs many more for.
-QUICK = Recipe("quick", epochs=4, learning_rate=0.01, schedule="one-cycle", promised_accuracy=0.992)
+# For a CPU: a few epochs under one cycle reach what a stepped schedule needs many more for. Chosen on the last 10,000
+# training images, with the others to train on.
+QUICK = Recipe(
+    "quick", epochs=3, learning_rate=0.01, schedule="one-cycle", dropout=0.0, bfloat16=True, promised_accuracy=0.992
+)
 # To see everything run once: seconds of training, an accuracy to match.
 SMALL = Recipe("small", epochs=2, learning_rate=0.01, schedule="one-cycle", train_images=6_400, promised_accuracy=0.90)
 
