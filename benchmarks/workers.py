@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
@@ -52,6 +53,7 @@ class Worker:
 
 def _serve(connection: Connection, make: Callable, arguments: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the parent's: it closes the connection
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     subject = None
     try:
         while True:
@@ -73,6 +75,11 @@ def _serve(connection: Connection, make: Callable, arguments: tuple) -> None:
                     return
     except (BrokenPipeError, ConnectionResetError):
         return
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # it was killed; nobody waits for an answer
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 import shutil
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -139,7 +140,8 @@ class Checkpoints:
         self.written = [*(kept for kept in self.written if kept != path), path][-KEPT:]
         for old in [*self.folder.glob("step-*"), *self.folder.glob(".step-*")]:  # hidden: left by a killed process
             if old not in self.written:
-                old.unlink(missing_ok=True)
+                with suppress(OSError):  # the new state is there; what cannot go now goes later
+                    old.unlink()
         return path
 
     def latest(self) -> tuple[dict[str, Tensor], dict] | None:
@@ -162,16 +164,39 @@ class Checkpoints:
             raise CheckpointError(f"{'; '.join(damaged)}: there is no other, train again with resume=False")
         return None
 
-    def set_aside(self) -> None:
-        """Move what is there to `<name>.before`, in place of what was set aside earlier. Raises StorageError."""
-        if not self.folder.exists():
-            return
-        aside = self.folder.with_name(f"{self.name}.before")
+    @property
+    def aside(self) -> Path:
+        """Where an earlier run of that name is kept when another is begun."""
+        return self.folder.with_name(f"{self.name}.before")
+
+    def set_aside(self) -> bool:
+        """Move an earlier run to `aside`, and say whether there was one to move.
+
+        Of it and the one that is there already, the one that is further along is kept. Raises StorageError.
+        """
+        if not self.exist():
+            return False
+        moves = _last_step(self.folder) >= _last_step(self.aside)
         try:
-            shutil.rmtree(aside, ignore_errors=True)
-            self.folder.rename(aside)
+            if moves:
+                shutil.rmtree(self.aside, ignore_errors=True)
+                self.folder.rename(self.aside)
+            else:
+                shutil.rmtree(self.folder)
         except OSError as error:
-            raise StorageError(f"cannot move {self.folder} to {aside}: {error.strerror or error}") from error
+            raise StorageError(f"cannot move {self.folder} to {self.aside}: {error.strerror or error}") from error
+        return moves
+
+    def bring_back(self) -> None:
+        """Undo `set_aside`, as long as nothing new was written."""
+        with suppress(OSError):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.aside.rename(self.folder)
+
+
+def _last_step(folder: Path) -> int:
+    """The step of the newest state in `folder`, damaged or not; −1 where there is none."""
+    return max((int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.safetensors")), default=-1)
 
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], dict]:

@@ -25,6 +25,10 @@ class TrainingError(MnistKitError):
     """Training cannot start or go on."""
 
 
+class ContactLost(TrainingError):
+    """Another process of the same training does not answer any more."""
+
+
 class LossNotFinite(TrainingError):
     """The loss became NaN or infinite. step, learning_rate: where; history: all of the run."""
 

@@ -6,6 +6,8 @@ masks of dropout are those of the whole batch, so that the number of processes c
 """
 
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +18,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mnist_kit.errors import MnistKitError, TrainingError
+from mnist_kit.errors import ContactLost, MnistKitError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,15 @@ def independent() -> Iterator[None]:
 
 @contextmanager
 def contact() -> Iterator[None]:
-    """Within it the loss of another process is told as a TrainingError."""
+    """Within it the loss of another process is told as a ContactLost."""
     try:
         yield
     except (dist.DistError, RuntimeError) as error:
         if dist.is_initialized() and any(
             word in str(error) for word in ("gloo", "NCCL", "Connection", "process group")
         ):
-            reason = str(error).splitlines()[0][:120]
-            raise TrainingError(
+            reason = re.sub(r"^\[\S*/gloo/\S*\]\s*", "", str(error).splitlines()[0])[:120]  # gloo's own source file
+            raise ContactLost(
                 f"rank {dist.get_rank()} lost contact with another rank ({reason}): the job ends here. "
                 "Start it again with --resume to go on from the last checkpoint; the number of ranks may be another."
             ) from error
@@ -138,10 +139,21 @@ def contact() -> Iterator[None]:
 
 
 def spread(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model`, on `device`: its weights become the first process's, its gradients the mean over all processes."""
-    return nn.parallel.DistributedDataParallel(
-        model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
-    )
+    """`model`, on `device`: its weights become the first process's, its gradients the mean over all processes.
+
+    Raises TrainingError when processes would have to share a GPU, which nccl cannot.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device.type == "cuda" and processes > torch.cuda.device_count():
+        raise TrainingError(
+            f"{processes} processes of this machine cannot train one model on its {torch.cuda.device_count()} GPUs: "
+            "start as many as there are GPUs, or train with --device cpu"
+        )
+    with warnings.catch_warnings():  # the setting has another name since torch 2.15
+        warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[device] if device.type == "cuda" else None, broadcast_buffers=False
+        )
 
 
 @contextmanager
@@ -169,6 +181,24 @@ def whole_batches(model: nn.Module, world: World) -> Iterator[None]:
             del module.forward
 
 
+class _SumOfAll(torch.autograd.Function):
+    """The sum over all processes; whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_context, values: Tensor) -> Tensor:
+        return _sum_of_all(values)
+
+    @staticmethod
+    def backward(_context, gradients: Tensor) -> Tensor:
+        return _sum_of_all(gradients)
+
+
+def _sum_of_all(values: Tensor) -> Tensor:
+    values = values.contiguous().clone()
+    dist.all_reduce(values)
+    return values
+
+
 def _batch_norm(self: _BatchNorm, values: Tensor) -> Tensor:
     if not self.training:
         return type(self).forward(self, values)
@@ -176,9 +206,9 @@ def _batch_norm(self: _BatchNorm, values: Tensor) -> Tensor:
     axes = [0, *range(2, inputs.ndim)]
     shape = [1, -1] + [1] * (inputs.ndim - 2)
     count = inputs.numel() // inputs.shape[1] * dist.get_world_size()  # all shards are equal
-    mean = differentiable_all_reduce(inputs.sum(axes)) / count
+    mean = _SumOfAll.apply(inputs.sum(axes)) / count
     centred = inputs - mean.view(shape)
-    variance = differentiable_all_reduce(centred.square().sum(axes)) / count
+    variance = _SumOfAll.apply(centred.square().sum(axes)) / count
     if self.track_running_stats:
         with torch.no_grad():
             self.num_batches_tracked += 1

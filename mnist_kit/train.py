@@ -6,11 +6,16 @@ The same under `torchrun --nproc-per-node 2 -m mnist_kit.train …` trains with 
 
 import argparse
 import io
+import json
+import math
+import os
 import signal
 import sys
+import time
 from ast import literal_eval
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -18,7 +23,7 @@ import torch.distributed as dist
 
 from mnist_kit.checkpoints import Checkpoints, check_name, save_weights
 from mnist_kit.data import SOURCES, Digits, load_mnist
-from mnist_kit.errors import MnistKitError, RecipeError
+from mnist_kit.errors import ContactLost, MnistKitError, RecipeError
 from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.history import History, save_history
 from mnist_kit.live import ProgressLine
@@ -63,7 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
                 return _train_seeds(options, digits, recipe, device, seeds, processes)
             return _report(_train(options, digits, recipe, device, options.name, processes.is_first), processes)
     except MnistKitError as error:
-        print(error, file=sys.stderr)
+        if isinstance(error, ContactLost) or int(os.environ.get("RANK", 0)) == 0:  # other errors come to all ranks
+            print(error, file=sys.stderr)
+        if "TORCHELASTIC_ERROR_FILE" in os.environ:  # what torchrun's own summary at the end tells
+            told = {"message": {"message": str(error), "extraInfo": {"timestamp": str(int(time.time()))}}}
+            Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(told))
         return 2
     except KeyboardInterrupt:
         return _report(None, World())
@@ -134,11 +143,16 @@ def _train_seeds(
     seeds: list[int],
     processes: World,
 ) -> int:
-    rows, history = [], None
+    rows = []
     with independent():
         for seed in seeds[processes.rank :: processes.size]:
             name, title = f"{options.name}-seed-{seed}", f"seed {seed}"
-            history = _train(options, digits, replace(recipe, seed=seed), device, name, True, title)
+            try:
+                history = _train(options, digits, replace(recipe, seed=seed), device, name, True, title)
+            except MnistKitError as error:  # the other seeds are no worse for it
+                print(f"seed {seed} failed: {error}", file=sys.stderr)
+                rows.append((seed, *[math.nan] * 4))
+                continue
             if history is None:
                 return _report(None, processes)
             last = history.epochs.iloc[-1]
@@ -160,7 +174,7 @@ def _train_seeds(
         write_atomically(path, buffer.getvalue().encode())
         summary = table.drop(columns="seed").agg(["mean", "std"])
         print(table.to_string(index=False), summary.to_string(), path, sep="\n\n")
-    return 0
+    return 2 if table["val_accuracy"].isna().any() else 0
 
 
 def _report(history: History | None, processes: World) -> int:

@@ -25,8 +25,10 @@ from mnist_kit.engine import (
     as_device,
     as_input,
     best_device,
+    current,
     device_name,
     dropping,
+    flushing_denormals,
     multiplies_bfloat16,
     pooling_first,
 )
@@ -149,7 +151,7 @@ def fit(
     a warning says so once, and training goes on.
     resume: go on from there. On the CPU the run then is, bit for bit, the one that was not stopped; with no state yet
     it starts with the first step. A finished run returns its history at once. Without `resume` what was kept under the
-    name is moved to `<name>.before`.
+    name is moved to `<name>.before`, unless an earlier run that is kept there got further.
 
     Interrupting it (Ctrl+C, the notebook's stop button) ends training after the running step: the history so far is
     returned, the model holds the last step's weights, and the checkpoint is written. A second time ends it at once.
@@ -178,24 +180,23 @@ def fit(
     run = Run(recipe, digits.name, device, recipe.steps_per_epoch(len(digits.train)), ranks=processes.size)
     callbacks = list(callbacks) if processes.is_first else []
 
-    torch.manual_seed(recipe.seed)
-    model.to(device, memory_format=torch.channels_last)
-    training = _Training(model, digits, run, processes)
-    if checkpoint is not None:
-        training.keeper = keeper = _Keeper(Checkpoints(checkpoint), training, every)
-        training.load(processes.from_first(keeper.latest if resume else keeper.begin))
-    torch.set_flush_denormal(True)  # Adam's averages of MNIST's always-black corners decay into slow denormals
-    for callback in callbacks:
-        callback.on_start(run)
-    try:
-        with contact(), training.interrupts:
-            training.train(digits.test, callbacks)
-    finally:
-        model.eval()
-        torch.set_flush_denormal(False)
+    with current(device), flushing_denormals():
+        torch.manual_seed(recipe.seed)
+        model.to(device, memory_format=torch.channels_last)
+        training = _Training(model, digits, run, processes)
+        if checkpoint is not None:
+            training.keeper = keeper = _Keeper(Checkpoints(checkpoint), training, every)
+            training.load(processes.from_first(keeper.latest if resume else keeper.begin))
         for callback in callbacks:
-            callback.on_end(run)
-    return run.history()
+            callback.on_start(run)
+        try:
+            with contact(), training.interrupts:
+                training.train(callbacks)
+        finally:
+            model.eval()
+            for callback in callbacks:
+                callback.on_end(run)
+        return run.history()
 
 
 class _Training:
@@ -208,6 +209,8 @@ class _Training:
         recipe = run.recipe
         self.images = digits.train.images[: recipe.train_images].to(run.device)
         self.labels = digits.train.labels[: recipe.train_images].to(run.device)
+        self.test = Split(digits.test.images.to(run.device), digits.test.labels)
+        self.learning_rates: list[float] = []  # of each step
         self.gradients: GradientStep | None = None
         self.on_cpu = run.device.type == "cpu"
         fused = run.device.type in ("cpu", "cuda")
@@ -219,7 +222,7 @@ class _Training:
             self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, recipe.step_epochs, recipe.gamma)
         self.remember_good()
 
-    def train(self, test: Split, callbacks: list[Callback]) -> None:
+    def train(self, callbacks: list[Callback]) -> None:
         run = self.run
         shuffle = torch.Generator().manual_seed(run.recipe.seed)  # on the CPU: the same order on every device
         orders = (torch.randperm(len(self.images), generator=shuffle) for _ in range(run.recipe.epochs))
@@ -231,13 +234,14 @@ class _Training:
                         callback.on_step(run)
                     if self.keeper:
                         self.keeper.on_step()
-                self.end_epoch(test)
+                self.end_epoch()
                 for callback in callbacks:
                     callback.on_epoch(run)
         except KeyboardInterrupt:
             run.interrupted = True
         if self.keeper and not self.interrupts.amid_step:
-            self.keeper.save()
+            with self.interrupts.held():
+                self.keeper.save()
 
     def steps(self, order: Tensor) -> Iterator[None]:
         """The steps of an epoch through images in `order`, but for those that were done before it was resumed."""
@@ -276,6 +280,7 @@ class _Training:
             # All have to stop after the same step, so whether one was told to is shared along with the loss.
             loss, stop = self.processes.mean(torch.stack([loss, torch.full_like(loss, self.interrupts.told)]))
         run.losses[run.step] = loss
+        self.learning_rates.append(self.learning_rate)
         if self.on_cpu:
             self.check(run.step, run.step + 1)
         self.optimizer.step()
@@ -290,11 +295,11 @@ class _Training:
         if self.processes.size > 1 and look:
             self.interrupts.pending = bool(stop > 0)
 
-    def end_epoch(self, test: Split) -> None:
+    def end_epoch(self) -> None:
         run = self.run
         loss = run.losses[run.step - run.steps_per_epoch : run.step].mean().item()
         trained = time.perf_counter()
-        evaluation = self.evaluate(test)
+        evaluation = self.evaluate()
         now = time.perf_counter()
         with self.interrupts.held():
             run._paper_accuracies.append(evaluation.paper_accuracy)
@@ -311,8 +316,9 @@ class _Training:
             )
             self.remember_good()
 
-    def evaluate(self, test: Split) -> Evaluation:
+    def evaluate(self) -> Evaluation:
         """On all processes together: each takes a part of the images, all get all of the logits."""
+        test = self.test
         rank, size = self.processes.rank, self.processes.size
         if size == 1:
             return evaluate(self.model, test, self.run.device)
@@ -340,6 +346,7 @@ class _Training:
         if not len(bad):
             return
         step = first + int(bad[0]) + 1
+        learning_rate = self.learning_rates[step - 1]
         good, weights = self.good
         self.model.load_state_dict(weights)
         where = f"the model has the weights of step {good:,} again"
@@ -347,10 +354,10 @@ class _Training:
             where += f"; the checkpoint {self.keeper.name!r} is of step {self.keeper.saved[0]:,}"
         raise LossNotFinite(
             f"the loss of step {step:,} is {run.losses[step - 1].item()} (epoch {run.epoch}, learning rate "
-            f"{self.learning_rate:.3g}): {where}. A lower learning_rate is the usual mend; images or labels that are "
+            f"{learning_rate:.3g}): {where}. A lower learning_rate is the usual mend; images or labels that are "
             "not what they should be are the other cause",
             step,
-            self.learning_rate,
+            learning_rate,
             run.history(),
         )
 
@@ -364,8 +371,11 @@ class _Training:
 
     @cached_property
     def checksum(self) -> int:
-        """Of the training images and labels: a name alone does not tell one data set from another."""
-        return zlib.crc32(self.labels.cpu().numpy(), zlib.crc32(self.images.cpu().numpy()))
+        """Of all images and labels: a name alone does not tell one data set from another."""
+        total = 0
+        for tensor in (self.images, self.labels, self.test.images, self.test.labels):
+            total = zlib.crc32(tensor.cpu().contiguous().numpy(), total)
+        return total
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         run, optimizer = self.run, self.optimizer.state_dict()
@@ -416,6 +426,7 @@ class _Training:
         now = time.perf_counter()
         run.step = run.resumed_at = about["step"]
         run.losses[: run.step] = tensors["losses"].to(run.device)
+        self.learning_rates = [math.nan] * run.step
         run._clock = StepClock(run.device, tensors["seconds"].tolist())
         run._epochs, run._paper_accuracies = about["epochs"], about["paper_accuracies"]
         run.epoch = min(len(run._epochs) + 1, run.recipe.epochs)
@@ -462,8 +473,13 @@ class _Keeper:
         return state
 
     def begin(self) -> None:
-        self.checkpoints.set_aside()
-        self.write()
+        moved = self.checkpoints.set_aside()
+        try:
+            self.write()
+        except StorageError:
+            if moved:
+                self.checkpoints.bring_back()
+            raise
 
     def on_step(self) -> None:
         if time.perf_counter() >= self.due if self.every is None else self.training.run.step % self.every == 0:

@@ -206,20 +206,20 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(tiny, home, one_th
     dice = random.Random(20231130)
     kinds = ["step", "fsync", "replace", "moment"] * (KILLS // 4)
     whens = [(kind, dice.randint(1, {"step": 7, "moment": 60}.get(kind, 3))) for kind in kinds]
-    killed = 0
+    killed, expected = 0, plain(tiny, KILLED)
     for when in [*whens, None]:
         process = processes.Process(target=_train_until_killed, args=(str(home), when))
         process.start()
         process.join(120)
         assert process.exitcode in (-signal.SIGKILL, 0)
         killed += process.exitcode == -signal.SIGKILL
-        if process.exitcode == 0 and when:  # it was through: begin a new run
-            for path in (home / "checkpoints" / "run").iterdir():
+        if process.exitcode == 0:  # it is through; the next begins a new run
+            model = small_model()
+            model.load_state_dict(torch.load(home / "weights.pt", weights_only=True))
+            assert_same_run((model, History.load(home / "history.npz")), expected)
+            for path in (home / "checkpoints" / "run").glob("step-*" if when else "nothing"):
                 path.unlink()
     assert killed >= 20
-    model = small_model()
-    model.load_state_dict(torch.load(home / "weights.pt", weights_only=True))
-    assert_same_run((model, History.load(home / "history.npz")), plain(tiny, KILLED))
     assert not list((home / "checkpoints" / "run").glob(".step-*"))  # nothing is left of files begun
 
 
@@ -278,6 +278,40 @@ def test_beginning_anew_sets_the_earlier_run_aside(tiny, home):
     assert_same_run(train(tiny, resume=True, name="run.before"), plain(tiny, ONE_CYCLE))
 
 
+def test_the_run_that_is_set_aside_is_the_one_that_got_further(tiny, home):
+    train(tiny, ONE_CYCLE, StopAt(7))
+    for _ in range(2):  # resume was forgotten, and noticed at once
+        train(tiny, ONE_CYCLE, StopAt(1))
+    assert kept(home, "run.before") == ["step-000000006.safetensors", "step-000000007.safetensors"]
+
+
+def test_a_run_that_cannot_begin_leaves_the_earlier_one_to_go_on_from(tiny, home):
+    train(tiny, ONE_CYCLE, StopAt(7))
+    before = kept(home)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StorageError, match="No space left"):
+        patch.setattr(files.os, "fsync", FillTheDisk(patch, 0, 0).full)
+        train(tiny, ONE_CYCLE, seed=1)
+    assert kept(home) == before and not (home / "checkpoints" / "run.before").exists()
+    assert_same_run(train(tiny, resume=True), plain(tiny, ONE_CYCLE))
+
+
+def test_what_a_killed_process_left_before_its_first_checkpoint_is_no_run(tiny, home):
+    train(tiny, ONE_CYCLE, StopAt(7))
+    train(tiny, ONE_CYCLE, StopAt(1))
+    for path in (home / "checkpoints" / "run").iterdir():
+        path.rename(path.with_name(f".{path.name}"))
+    train(tiny, ONE_CYCLE, StopAt(1), resume=True)
+    assert kept(home, "run.before") == ["step-000000006.safetensors", "step-000000007.safetensors"]
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_ends_nothing(tiny, home):
+    class Block(Callback):
+        def on_step(self, run):
+            (home / "checkpoints" / "run" / "step-000000001.safetensors.kept").mkdir(exist_ok=True)
+
+    assert_same_run(train(tiny, ONE_CYCLE, Block()), plain(tiny, ONE_CYCLE))
+
+
 # Bad input
 
 
@@ -295,6 +329,10 @@ OTHERS = {
         lambda digits: fit_again(
             replace(digits, train=type(digits.train)(digits.train.images // 2, digits.train.labels))
         ),
+        "another version of 'tiny'",
+    ),
+    "test images": (
+        lambda digits: fit_again(replace(digits, test=digits.test.first(50))),
         "another version of 'tiny'",
     ),
     "class": (lambda digits: fit_again(digits, model=nn.Linear(784, 10)), "'Sequential', not 'Linear'"),

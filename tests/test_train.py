@@ -3,7 +3,7 @@ import pytest
 
 from mnist_kit import train
 from mnist_kit.checkpoints import load_weights, weights_about
-from mnist_kit.errors import DataNotFound, RecipeError
+from mnist_kit.errors import DataNotFound, RecipeError, TrainingError
 from mnist_kit.evaluation import evaluate
 from mnist_kit.history import load_history
 from mnist_kit.recipes import SMALL, Recipe
@@ -106,6 +106,21 @@ def test_seeds_one_after_the_other(data, home, capsys, monkeypatch):
         load_history(f"mine-seed-{seed}").epochs.val_accuracy.iloc[-1] for seed in (1, 3)
     ]
     assert str(home / "runs" / "mine-seeds.csv") in capsys.readouterr().out
+
+
+def test_a_seed_that_fails_keeps_the_others_from_nothing(data, home, capsys, monkeypatch):
+    def fit(model, digits, recipe, *arguments, **options):
+        if recipe.seed == 1:
+            raise TrainingError("it went wrong")
+        return real(model, digits, recipe, *arguments, **options)
+
+    real = train.fit
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(train, "get_recipe", lambda name: BRIEF)
+    assert train.main(["--recipe", "x", "--device", "cpu", "--seeds", "0-2"]) == 2
+    table = pd.read_csv(home / "runs" / "class-mnist-seeds.csv")
+    assert list(table["seed"]) == [0, 1, 2] and list(table["val_accuracy"].isna()) == [False, True, False]
+    assert "seed 1 failed: it went wrong" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
