@@ -16,7 +16,7 @@ endif
 help:  ## list the commands
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
 
-run: .venv/ready  ## execute notebooks 01 to 05 on copies, then sum up
+run: .venv/ready  ## execute the notebooks on copies, then sum up
 	@$(BIN)/python tools/series.py
 
 test: .venv/ready  ## run every test
@@ -35,7 +35,7 @@ bench: .venv/ready  ## measure training beside its floor and its rivals, and the
 bench-tried: .venv/ready  ## measure what makes a step shorter, and what does not
 	@$(BIN)/python -m benchmarks.tried
 
-bench-accuracy: .venv/ready  ## measure the time to 99.0, 99.2 and 99.4 % (hours); a second call goes on
+bench-accuracy: .venv/ready  ## measure the time to 99.0, 99.2 and 99.4 % (about an hour); a second call goes on
 	@$(BIN)/python -m benchmarks.accuracy --resume
 
 bench-pad: .venv/ready  ## measure in a real browser how fast the drawing pad is

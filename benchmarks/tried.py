@@ -69,7 +69,7 @@ LADDER = {
     "+ denormals flushed": _rung("tensor", "channels_last", "pooling_first", "fused", "flush"),
 }
 PLAIN, OURS = next(iter(LADDER)), list(LADDER)[-1]
-NO_GAIN = {
+OTHERS = {
     "bfloat16 autocast": Settings(bfloat16=True),
     "torch.compile": Settings(compiled=True),
     "DataLoader with 2 workers": Settings(feed="loader", workers=2),
@@ -229,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=6, help="timed in a round; default: %(default)s")
     parser.add_argument("--age", type=int, default=1000, help="small steps before; default: %(default)s")
-    parser.add_argument("--only-the-ladder", action="store_true", help="leave out what did not pay")
+    parser.add_argument("--only-the-ladder", action="store_true", help="leave out the others")
     options = parser.parse_args(arguments)
     try:
         device, data = as_device(options.device), digits_called(options.data).name
@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
         # In two goes: all at once would hold too much memory for a small machine.
         tables = [
             ("ladder", LADDER, "what makes a step shorter, each with those above it"),
-            ("no_gain", {which: LADDER[which] for which in (PLAIN, OURS)} | NO_GAIN, "changed in the last step above"),
+            ("others", {which: LADDER[which] for which in (PLAIN, OURS)} | OTHERS, "changed in the last step above"),
         ]
         for name, variants, title in tables[:1] if options.only_the_ladder else tables:
             report[name] = measure(variants, data, str(device), aged, options.rounds, options.steps)

@@ -161,7 +161,7 @@ class Checkpoints:
             self.written = [path]
             return state
         if damaged:
-            raise CheckpointError(f"{'; '.join(damaged)}: there is no other, train again with resume=False")
+            raise CheckpointError(f"{'; '.join(damaged)}: there is no other, train again without resume")
         return None
 
     @property

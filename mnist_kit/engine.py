@@ -30,7 +30,7 @@ def as_device(device: torch.device | str | None) -> torch.device:
         return best_device()
     try:
         device = torch.device(device)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # computes, unlike "meta"
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(

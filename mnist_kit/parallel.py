@@ -91,9 +91,14 @@ ALONE = World()
 _independent = False  # whether the processes each train a model of their own
 
 
+def _started() -> int:
+    """How many processes `torchrun` has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+
+
 def world() -> World:
     """The processes that a call of `fit` trains in: those of `torchrun`, joined on first use; else this one alone."""
-    if _independent or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if _independent or _started() == 1:
         return ALONE
     join()
     return World(dist.get_rank(), dist.get_world_size())
@@ -101,11 +106,12 @@ def world() -> World:
 
 def join(patience: timedelta | None = None) -> World:
     """Meet the other processes of `torchrun`. patience: how long to wait for one that does not answer (30 minutes)."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if _started() == 1:
         return ALONE
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=patience)
-        if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun allows a process one thread only
+        # torchrun allows a process one thread only, unless somebody has said another number.
+        if "LOCAL_WORLD_SIZE" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
     return World(dist.get_rank(), dist.get_world_size())
 

@@ -436,7 +436,7 @@ class _Training:
 
     def require_same(self, tensors: dict[str, Tensor], about: dict) -> None:
         name = self.keeper.name
-        mend = "train with what it was begun with, choose another checkpoint name, or start anew with resume=False"
+        mend = "train with what it was begun with, choose another checkpoint name, or start anew without resume"
         for kind, mine in self.identity().items():
             theirs = about[kind]
             if theirs == mine:

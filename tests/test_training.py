@@ -227,7 +227,7 @@ def test_an_error_in_a_callback_is_not_swallowed_and_leaves_the_model_in_order(t
     assert layer_names(model) == order and not model.training
 
 
-@pytest.mark.parametrize("device", [ABSENT, "nonsense", "cuda:99"])
+@pytest.mark.parametrize("device", [ABSENT, "nonsense", "cuda:99", "meta"])
 def test_a_device_that_is_not_there(tiny, device):
     model = small_model()
     for use in (lambda: fit(model, tiny, BRIEF, device=device), lambda: evaluate(model, tiny.test, device)):
