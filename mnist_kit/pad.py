@@ -284,7 +284,7 @@ class DigitPad(widgets.VBox):
 
     def _keep_chosen(self) -> None:
         path = self.keep(self._label.value)
-        self._label.value = None  # the next drawing is another digit
+        self._label.index = 0  # the next drawing is another digit
         self._list_kept()
         self._say(f"kept in {path}")
 
