@@ -1,4 +1,4 @@
-"""Seconds to an accuracy on the test set, over several seeds (`make bench-accuracy`). It takes hours on a CPU.
+"""Seconds to an accuracy on the test set, over several seeds (`make bench-accuracy`). It takes about an hour on a CPU.
 
 Every run is a process of its own, one after the other, the contestants in turn for each seed. The clock starts with
 the training, the data in memory, and counts each evaluation as its contestant does it; an accuracy counts as reached at

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -47,7 +46,7 @@ class Fit:
         set-up included, and compiling or capturing where there is any.
         """
         epochs = min(self.recipe.epochs, most_epochs or self.recipe.epochs)
-        recipe = replace(self.recipe, seed=self.seed, epochs=epochs)
+        recipe = self.recipe.but(seed=self.seed, epochs=epochs)
         follow = Epochs(at_epoch)
         fit(self.model, self.digits, recipe, [follow], self.device)
         return follow.first

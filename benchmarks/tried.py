@@ -254,7 +254,8 @@ def main(arguments: list[str] | None = None) -> int:
             text.append(describe(report[name], title))
             print(f"\n{text[-1]}", flush=True)
     text.append(legend(report))
-    print(f"\n{text[-1]}\n\n{save('tried', report, page('Tried', report, text))}")
+    path = save("ladder" if options.only_the_ladder else "tried", report, page("Tried", report, text))
+    print(f"\n{text[-1]}\n\n{path}")
     return 0 if all(variant.get("same") for variant in report["ladder"].values()) else 1
 
 

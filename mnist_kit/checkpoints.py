@@ -170,33 +170,29 @@ class Checkpoints:
         return self.folder.with_name(f"{self.name}.before")
 
     def set_aside(self) -> bool:
-        """Move an earlier run to `aside`, and say whether there was one to move.
+        """Move an earlier run to `aside`, in place of what is there, unless that got further; say whether it was moved.
 
-        Of it and the one that is there already, the one that is further along is kept. Raises StorageError.
+        One that stays is dropped with the first `write`. Raises StorageError.
         """
-        if not self.exist():
+        if not self.exist() or _newest(self.folder) < _newest(self.aside):
             return False
-        moves = _last_step(self.folder) >= _last_step(self.aside)
         try:
-            if moves:
-                shutil.rmtree(self.aside, ignore_errors=True)
-                self.folder.rename(self.aside)
-            else:
-                shutil.rmtree(self.folder)
+            shutil.rmtree(self.aside, ignore_errors=True)
+            self.folder.rename(self.aside)
         except OSError as error:
             raise StorageError(f"cannot move {self.folder} to {self.aside}: {error.strerror or error}") from error
-        return moves
+        return True
 
     def bring_back(self) -> None:
-        """Undo `set_aside`, as long as nothing new was written."""
+        """Put the run that `set_aside` moved back, as long as nothing new was written."""
         with suppress(OSError):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.aside.rename(self.folder)
 
 
-def _last_step(folder: Path) -> int:
-    """The step of the newest state in `folder`, damaged or not; −1 where there is none."""
-    return max((int(path.stem.removeprefix("step-")) for path in folder.glob("step-*.safetensors")), default=-1)
+def _newest(folder: Path) -> str:
+    """The name of the newest state in `folder`, which has its step with leading zeros; empty where there is none."""
+    return max((path.name for path in folder.glob("step-*.safetensors")), default="")
 
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], dict]:

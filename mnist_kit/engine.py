@@ -55,12 +55,10 @@ def _processor_name() -> str:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether `device` has instructions for products of bfloat16 numbers, as CUDA GPUs have, and processors with
-    AVX512-BF16 or AMX; others take longer for them than for float32.
+    """Whether `device` is a processor with instructions for products of bfloat16 numbers, AVX512-BF16 or AMX; others
+    take longer for them than for float32.
     """
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cuda"
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def as_input(images: Tensor) -> Tensor:
@@ -108,7 +106,7 @@ def dropping(model: nn.Module, share: float | None) -> Iterator[None]:
 @contextmanager
 def flushing_denormals() -> Iterator[None]:
     """Within it this thread, and those it starts, take numbers below 1.2e-38 for zero: processors compute with them
-    many times slower. Threads that run already keep their way.
+    many times slower. Threads that run already keep their way, and those that it starts keep it afterwards.
     """
     flushed = bool(torch.tensor(1e-39) / 2 == 0)
     torch.set_flush_denormal(True)

@@ -213,14 +213,6 @@ class Ink:
         self._past: list[_State] = []
         self._future: list[_State] = []
 
-    @classmethod
-    def of(cls, drawing: Drawing) -> "Ink":
-        """Ink that has `drawing` on it already; undo takes its strokes back one by one."""
-        ink = cls(drawing.width, drawing.height)
-        for stroke in drawing.strokes:
-            ink._begin(stroke)
-        return ink
-
     def pen_down(
         self, x: float, y: float, radius: float = 10.0, erase: bool = False, pressure: float | None = None
     ) -> None:

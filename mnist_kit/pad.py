@@ -10,6 +10,7 @@ import html
 import warnings
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import wraps
@@ -214,8 +215,10 @@ class DigitPad(widgets.VBox):
     def _example(self) -> Image.Image:
         """A picture of the pad in use by somebody who drew a 3."""
         drawing = sample_drawing(3, seed=1, size=(self._surface.width, self._surface.height))
-        ask = self.recognizer if type(self.recognizer) is Recognizer else None  # the reader's own is not bothered
-        digits = split(drawing, ask) if ask else []
+        digits = []
+        if type(self.recognizer) is Recognizer:  # a function of the reader's is not asked before anything is drawn
+            with suppress(Exception):  # a network that fails says so when it is asked
+                digits = split(drawing, self.recognizer)
         boxes = [digit.box for digit in digits] or [red_rectangle(drawing)]
         return picture_in_use(drawing.raster(), boxes, digits, "a picture: run the cell to draw")
 
@@ -273,7 +276,7 @@ class DigitPad(widgets.VBox):
         )
 
     def _switch_auto(self, _change) -> None:
-        if self._auto.value:
+        if self._auto.value and not self.digits:
             self._changed(True)
 
     def _switch_framing(self, _change) -> None:

@@ -20,8 +20,8 @@ class Recipe:
         peak over the first 30 % of the steps and lowers it to almost nothing, while Adam's β1 goes from 0.95 to 0.85
         and back (L. Smith, "Super-convergence", 2017; torch's OneCycleLR).
     train_images: use only the first so many images (None: all of them).
-    dropout: the share of inputs that the model's dropout layers switch off in training (None: as the model has it).
-        It keeps a long training from learning the images by heart; a short one it only makes slower.
+    dropout: the share of inputs that the model's `nn.Dropout` layers switch off in training (None: as the model has
+        it). It keeps a long training from learning the images by heart; in a short one the network only learns less.
     seed: of the initial shuffle and of dropout.
     bfloat16: compute products in bfloat16 on a processor that has instructions for it, which then takes about half the
         time; elsewhere in float32. A CUDA GPU always does.

@@ -84,7 +84,7 @@ class Surface(anywidget.AnyWidget):
         Raises DrawingError as `Ink.pen_down` does, and then changes nothing.
         """
         Stroke([[x, y]], radius, erase, None if pressure is None else [pressure])  # in order, before anything happens
-        ends_another = self.pen is not None
+        ends_another = self.pen is not None and self.pen[0] is not None
         self.pen_up()
         self.ink.pen_down(x, y, radius, erase, pressure)
         self.pen = pen

@@ -68,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _train_seeds(options, digits, recipe, device, seeds, processes)
             return _report(_train(options, digits, recipe, device, options.name, processes.is_first), processes)
     except MnistKitError as error:
-        if isinstance(error, ContactLost) or int(os.environ.get("RANK", 0)) == 0:  # other errors come to all ranks
+        # Other errors come to all processes alike, or to those of a machine.
+        if isinstance(error, ContactLost) or int(os.environ.get("LOCAL_RANK", 0)) == 0:
             print(error, file=sys.stderr)
         if "TORCHELASTIC_ERROR_FILE" in os.environ:  # what torchrun's own summary at the end tells
             told = {"message": {"message": str(error), "extraInfo": {"timestamp": str(int(time.time()))}}}

@@ -151,7 +151,7 @@ def fit(
     a warning says so once, and training goes on.
     resume: go on from there. On the CPU the run then is, bit for bit, the one that was not stopped; with no state yet
     it starts with the first step. A finished run returns its history at once. Without `resume` what was kept under the
-    name is moved to `<name>.before`, unless an earlier run that is kept there got further.
+    name is moved to `<name>.before`, or deleted where the run that lies there already got further.
 
     Interrupting it (Ctrl+C, the notebook's stop button) ends training after the running step: the history so far is
     returned, the model holds the last step's weights, and the checkpoint is written. A second time ends it at once.
@@ -160,9 +160,10 @@ def fit(
     for rounding (`mnist_kit.parallel`). Callbacks, checkpoints and progress are the first one's.
 
     Raises RecipeError when no full batch fits the data or the processes do not divide the batch; TrainingError for an
-    empty test split or a missing device; CheckpointError for a checkpoint of another model, recipe or data set, a
-    damaged or newer one; StorageError when the first state cannot be written; LossNotFinite when the loss becomes NaN
-    or infinite: the model then has its last good weights again.
+    empty test split, a missing device, an `every` that makes no sense, or fewer GPUs than processes; ContactLost, which
+    is one, when another process does not answer; CheckpointError for a checkpoint of another model, recipe or data
+    set, a damaged or newer one; StorageError when the first state cannot be written; LossNotFinite when the loss
+    becomes NaN or infinite: the model then has its last good weights again.
     """
     processes = world()
     device = processes.own(as_device(device))

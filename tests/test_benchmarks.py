@@ -21,7 +21,7 @@ LADDER = ["benchmarks.tried", "--only-the-ladder", "--rounds", "1", "--steps", "
             ["fit, PAPER", "fit, QUICK", "the paper's loop", "the classic example", "× its floor"],
         ),
         (ACCURACY, "accuracy", ["fit, QUICK", "the paper's loop", "s to 99.2%"]),
-        (LADDER, "tried", ["plain loop", "channels_last", "same losses"]),
+        (LADDER, "ladder", ["plain loop", "channels_last", "same losses"]),
     ],
     ids=["speed", "accuracy", "ladder"],
 )

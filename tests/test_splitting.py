@@ -85,7 +85,9 @@ def test_a_number_is_read(kind):
     if kind == "erased":  # a slip of the pen was taken away; strokes no longer tell what is to be seen
         slip = [[700, 100], [760, 500]]
         drawing = replace(drawing, strokes=[*drawing.strokes, Stroke(slip, 5), Stroke(slip, 20, erase=True)])
-    ink = {"unfinished": Ink.of, "raster": Drawing.raster}.get(kind, lambda drawing: drawing)(drawing)
+    unfinished = Ink()
+    unfinished.replace(drawing)
+    ink = {"unfinished": unfinished, "raster": drawing.raster()}.get(kind, drawing)
     digits = split(ink, load())
     assert as_text(digits) == "2026"
     assert all(isinstance(digit.ink, np.ndarray) == (kind in ("raster", "erased")) for digit in digits)
