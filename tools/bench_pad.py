@@ -58,6 +58,14 @@ noise = Split(torch.randint(256, (640, 1, 28, 28), dtype=torch.uint8), torch.ara
 fit(Net(), Digits("noise", noise, noise.first(100)), SMALL.but(epochs=1_000, train_images=640), device="cpu")
 """
 
+CATCH_UP = f"""async () => {{
+    await {KERNEL}.interrupt();
+    await window.training;
+    const ended = performance.now();
+    while (!document.querySelector(".mnist-page output").textContent) await new Promise(requestAnimationFrame);
+    return performance.now() - ended;
+}}"""
+
 KERNEL_WORK = """
 import json, time
 def seconds(work):
@@ -114,22 +122,21 @@ async def measure(address: str) -> None:
             report(f"pointer to ink, {rate} events a second, {SECONDS} s", inked)
             report("  its first fifth", inked[: len(inked) // 5])
             report("  its last fifth", inked[-len(inked) // 5 :])
-        await measure_answers(page, pen, ANSWERS)
+        await measure_answers(page, pen)
         await measure_cost_of_a_point(page, pen)
         await measure_while_training(page, pen)
         await browser.close()
 
 
-async def measure_answers(page, pen: "Pen", times: int) -> None:
-    await page.evaluate("() => answered.splice(0)")
-    for _ in range(times):
+async def measure_answers(page, pen: "Pen") -> None:
+    for _ in range(ANSWERS):
         await page.keyboard.press("c")
         await page.wait_for_function("() => !document.querySelector('.mnist-page output').textContent")
         await pen.draw(SEVEN, 125)
         await page.wait_for_function("() => document.querySelector('.mnist-page output').textContent")
         await asyncio.sleep(0.1)
     answered = await page.evaluate("() => answered")
-    report(f"pen up to the answer ({len(answered)} of {times}: others came before)", answered)
+    report(f"pen up to the answer ({len(answered)} of {ANSWERS}: others came before)", answered)
 
 
 async def measure_cost_of_a_point(page, pen: "Pen") -> None:
@@ -146,15 +153,16 @@ async def measure_cost_of_a_point(page, pen: "Pen") -> None:
 
 
 async def measure_while_training(page, pen: "Pen") -> None:
-    """The same kernel trains on all cores meanwhile."""
+    """The same kernel trains on all cores meanwhile; what was drawn is read when it has ended."""
+    await ask(page, "pad.clear()\nvalue = '0'")
     await page.evaluate(f"code => {{ window.training = {KERNEL}.requestExecute({{ code }}).done; }}", TRAINING)
     await page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
     print("while the kernel trains:")
     await page.evaluate("() => inked.splice(0)")
     await pen.scribble(60)
     report("pointer to ink, 60 events a second", await page.evaluate("() => inked.splice(0)"))
-    await measure_answers(page, pen, ANSWERS // 4)
-    await page.evaluate(f"async () => {{ await {KERNEL}.interrupt(); await window.training; }}")
+    caught_up = await page.evaluate(CATCH_UP)
+    report("  from the end of the training to the answer, once", [caught_up])
 
 
 async def ask(page, code: str):
