@@ -437,9 +437,11 @@ def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, br
     open_notebook(page, lab, NOTEBOOK)
     scroll_to_the_pad(page)
     page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
+    page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
     other = PadOnScreen(page)
     other.wait_for_ink(300, 150)
     assert other.sheet.locator("canvas").evaluate("canvas => [canvas.width, canvas.height]") == [1600, 1200]
+    page.wait_for_timeout(500)  # a touch goes where the page was a frame ago
     touch = context.new_cdp_session(page)
     scrolled = other.sheet.bounding_box()["y"]
     for kind, y in [
@@ -456,7 +458,6 @@ def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, br
     other.expect_answer("71")
     pad.wait_for_ink(500, 300)  # the first browser sees it too
     pad.expect_answer("71")
-    page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
     photograph(page, "dark")
     context.close()
 
