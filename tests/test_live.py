@@ -126,7 +126,7 @@ def test_a_failing_drawing_warns_once_and_never_stops_training(notebook, monkeyp
     monkeypatch.setattr(live._Curves, "picture", fail)
     clock = FakeClock()
     run = FakeRun(clock)
-    with pytest.warns(UserWarning, match="training goes on.*no ink left") as warned:
+    with pytest.warns(UserWarning, match="training continues.*no ink left") as warned:
         train(run, live.LiveCurves(clock=clock))
     assert len(warned) == 1 and run.step == 1_000
 
