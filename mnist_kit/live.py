@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import numpy as np
-import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.figure import Figure
@@ -158,7 +157,8 @@ class _Curves(_Watcher):
             ax.grid(color="#e6e8eb")
 
     def picture(self, run: Run, history: History) -> Image:
-        steps, epochs = thinned(history.steps), history.epochs
+        every = 1 + len(history.steps) // MOST_POINTS
+        steps, epochs = history.steps.iloc[::-every], history.epochs  # from the latest back
         self.loss.set_data(steps["step"], steps["loss"])
         self.val_loss.set_data(epochs["epoch"] * run.steps_per_epoch, epochs["val_loss"])
         self.accuracy.set_data(epochs["epoch"], epochs["val_accuracy"] * 100)
@@ -172,12 +172,6 @@ class _Curves(_Watcher):
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png")
         return Image(buffer.getvalue(), format="png", alt="loss, test loss and test accuracy so far")
-
-
-def thinned(steps: pd.DataFrame, most: int = MOST_POINTS) -> pd.DataFrame:
-    """At most `most` rows of `steps`, evenly spaced, the latest among them."""
-    stride = -(-len(steps) // most) or 1
-    return steps.iloc[(len(steps) - 1) % stride :: stride] if len(steps) else steps
 
 
 def in_notebook() -> bool:
