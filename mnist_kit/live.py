@@ -100,7 +100,7 @@ class ProgressLine(_Watcher):
             print(f"\r{line:<110}", end="\n" if final else "", flush=True)
 
 
-class LiveCurves(Callback):
+class LiveCurves(ProgressLine):
     """Curves that move while training runs in a notebook: loss, test loss and accuracy, with a `ProgressLine` below.
 
     One figure in one output, redrawn at most once a second and for at most 1 % of the time; the last state stays.
@@ -108,23 +108,20 @@ class LiveCurves(Callback):
     """
 
     def __init__(self, share: float = 0.01, clock: Callable[[], float] = time.perf_counter):
-        self.parts = (_Curves(share, clock), ProgressLine(clock=clock))
+        super().__init__(clock=clock)
+        self.curves = _Curves(share, clock)
 
     def on_start(self, run: Run) -> None:
-        for part in self.parts:
-            part.on_start(run)
+        self.curves.on_start(run)
+        super().on_start(run)
 
     def on_step(self, run: Run) -> None:
-        for part in self.parts:
-            part.on_step(run)
-
-    def on_epoch(self, run: Run) -> None:
-        for part in self.parts:
-            part.on_epoch(run)
+        self.curves.on_step(run)
+        super().on_step(run)
 
     def on_end(self, run: Run) -> None:
-        for part in self.parts:
-            part.on_end(run)
+        self.curves.on_end(run)
+        super().on_end(run)
 
 
 class _Curves(_Watcher):

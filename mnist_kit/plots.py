@@ -84,10 +84,8 @@ def plot_step_seconds(history: History) -> Figure:
     steps, evaluation = history.steps, history.epochs.set_index("epoch")["eval_seconds"]
     is_last = ~steps["epoch"].duplicated(keep="last")
     seconds = steps["seconds"] + steps["epoch"].map(evaluation).fillna(0) * is_last
-    total, evaluated = steps["seconds"].sum(), evaluation.sum()
-    note = (
-        f"steps {total:,.1f} s in total, {total / len(steps):.4g} s per step; evaluations {evaluated:,.1f} s in total"
-    )
+    total, mean = steps["seconds"].sum(), steps["seconds"].mean()
+    note = f"steps {total:,.1f} s in total, {mean:.4g} s per step; evaluations {evaluation.sum():,.1f} s in total"
     title = "Time of every step, with preparation and evaluation"
     return _plot_steps(steps, seconds, "seconds per step", TIME, title, note, history)[0]
 
@@ -139,8 +137,7 @@ def plot_samples(images, labels, per_class: int = 16, classes: Sequence[str] = D
 def plot_class_balance(labels: Mapping[str, Sequence[int]], classes: Sequence[str] = DIGITS) -> Figure:
     """How many images each class has in each split: `labels` by the split's name, e.g. {"train": …, "test": …}."""
     figure, (axes,) = _grid(1, len(labels), (4.5 * len(labels), 3.4))
-    colours = (LOSS, TEST_LOSS, ACCURACY, CUT_TIME)
-    for ax, (name, values), colour in zip(axes, labels.items(), colours, strict=False):
+    for ax, (name, values), colour in zip(axes, labels.items(), (LOSS, TEST_LOSS, ACCURACY, CUT_TIME), strict=False):
         counts = np.bincount(_labels(values, None, classes), minlength=len(classes))
         bars = ax.bar(classes, counts, color=colour)
         # Inside the bars, where the line of the mean does not strike them out.
@@ -191,7 +188,7 @@ def plot_images(images, titles: Sequence[str] | None = None, columns: int = 10, 
         raise ImageError(f"{len(pictures)} images have {len(titles)} titles")
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    lines = max(title.count("\n") + 1 for title in titles) if titles else 0
+    lines = max((title.count("\n") + 1 for title in titles or []), default=0)
     figure, axes = _grid(rows, columns, (columns * side + 0.5, rows * (side + 0.16 * lines) + 0.3), bare=True)
     for ax, picture, title in zip(axes.flat, pictures, titles or [""] * len(pictures), strict=False):
         _show(ax, picture, top)
@@ -331,14 +328,11 @@ def step_tick(history: History) -> tuple[int, float]:
 
     At most ten intervals. (0, 0) when less than one epoch was trained, or its parts are not a whole number of steps.
     """
-    per_epoch = int((history.steps["epoch"] == history.steps["epoch"].iloc[0]).sum())
-    total = len(history.steps)
-    if total > per_epoch or len(history.epochs):
-        for epochs in (0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250):
-            tick = epochs * per_epoch
-            if total / tick <= 10 and tick == int(tick):
-                return int(tick), epochs
-    return 0, 0
+    total, per_epoch = len(history.steps), int(history.steps["epoch"].value_counts().max())
+    if total == per_epoch and history.epochs.empty:
+        return 0, 0
+    wanted = ((int(epochs * per_epoch), epochs) for epochs in (0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250))
+    return next((tick for tick in wanted if total <= 10 * tick[0] and tick[0] == tick[1] * per_epoch), (0, 0))
 
 
 def _ten_ticks(ax: Axes, values, from_zero: bool = True) -> None:

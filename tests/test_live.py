@@ -159,5 +159,5 @@ def test_a_long_run_is_drawn_with_few_points_and_the_latest(notebook):
     clock = FakeClock()
     callback = live.LiveCurves(clock=clock)
     train(FakeRun(clock), callback)
-    steps = callback.parts[0].loss.get_xdata()
+    steps = callback.curves.loss.get_xdata()
     assert max(steps) == 1_000 and len(steps) <= live.MOST_POINTS
