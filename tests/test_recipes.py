@@ -9,8 +9,8 @@ from mnist_kit.recipes import PAPER, QUICK, RECIPES, SMALL, Recipe, get_recipe, 
 
 
 def test_the_papers_recipe_takes_its_number_of_steps():
-    assert PAPER.steps_per_epoch(paper.TRAIN_IMAGES) == paper.STEPS_PER_EPOCH == 468
-    assert PAPER.epochs * PAPER.steps_per_epoch(paper.TRAIN_IMAGES) == paper.STEPS == 11_700
+    assert PAPER.steps_per_epoch(60_000) == 468
+    assert PAPER.epochs * PAPER.steps_per_epoch(60_000) == paper.STEPS == 11_700
 
 
 def test_the_papers_recipe_is_listing_2_2():

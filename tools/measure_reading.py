@@ -22,11 +22,11 @@ from mnist_kit import (
     Recognizer,
     Stroke,
     as_text,
-    data_folder,
     read_drawings,
     sample_drawing,
     split,
 )
+from mnist_kit.files import data_folder
 
 HEIGHT, TOP, PEN = 120, 200, 6  # px; of the digits of a number
 SEED = 2_000_000  # of what is drawn here; training counts from 0
