@@ -324,8 +324,10 @@ class _Line:
 _State = tuple[list[_Line], bytes]  # strokes and raster, the latter compressed: mostly black, it shrinks to kilobytes
 
 
-def read_drawings(path: str | Path | None = None) -> list[Drawing]:
+def read_drawings(path: str | Path | None = None, last: int | None = None) -> list[Drawing]:
     """Read a file of drawings, a JSON object a line, blank lines passed over; `drawings.jsonl` at home by default.
+
+    last: read only so many lines, from the end.
 
     Broken lines are left out, and one warning for the file tells their numbers and what ails them. Raises DrawingError
     for a file that cannot be read.
@@ -336,12 +338,12 @@ def read_drawings(path: str | Path | None = None) -> list[Drawing]:
     except OSError as error:
         raise DrawingError(f"cannot read drawings from {path}: {error}") from error
     drawings, broken = [], []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                drawings.append(Drawing.from_json(line.decode()))
-            except (DrawingError, UnicodeDecodeError) as error:
-                broken.append(f"line {number}: {error}")
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    for number, line in numbered[-last if last else None :]:
+        try:
+            drawings.append(Drawing.from_json(line.decode()))
+        except (DrawingError, UnicodeDecodeError) as error:
+            broken.append(f"line {number}: {error}")
     if broken:
         more = f"\n… and {len(broken) - LISTED} more" if len(broken) > LISTED else ""
         warnings.warn(

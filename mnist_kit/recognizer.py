@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mnist_kit.checkpoints import load_weights
 from mnist_kit.doubt import digit_likeness
-from mnist_kit.errors import ImageError
+from mnist_kit.errors import ImageError, RecognizerError
 from mnist_kit.framing import FRAMINGS, SIDE, as_ink, frame_as_mnist
 from mnist_kit.ink import Drawing, Ink
 
@@ -42,19 +42,27 @@ class Prediction:
 
 
 class Recognizer:
-    """A trained network and the framing of its input.
+    """A trained network, or a function, and the framing of its input.
 
-    model: images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10); it is used on the device it is on.
+    model: a network, images float32 (N, 1, 28, 28) in [0, 1] to logits (N, 10), used on the device it is on; a function
+    from an image, float32 (1, 28, 28), to ten probabilities; or anything with `predict_proba`, asked with (1, 784).
     framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), or a
     `Drawing` to an image, float32 (1, 28, 28). Raises ImageError for a framing of another name.
     """
 
-    def __init__(self, model: nn.Module, framing: str | Framing = "mnist"):
+    def __init__(self, model: nn.Module | Callable, framing: str | Framing = "mnist"):
         if not callable(framing) and framing not in FRAMINGS:
             raise ImageError(
                 f"there is no framing {framing!r}; choose one of {', '.join(FRAMINGS)}, or give a function"
             )
-        self.model = model.to(memory_format=torch.channels_last)  # a quarter faster
+        if isinstance(model, nn.Module):
+            model = model.to(memory_format=torch.channels_last)  # a quarter faster
+        elif not (callable(model) or hasattr(model, "predict_proba")):
+            raise RecognizerError(
+                f"a {type(model).__name__} recognises nothing: give a network, or a function from an image, "
+                "float32 (1, 28, 28), to ten probabilities"
+            )
+        self.model = model
         self.framing = framing
 
     @classmethod
@@ -94,6 +102,8 @@ class Recognizer:
         """
         if images.ndim != 4 or images.shape[1:] != (1, SIDE, SIDE):
             raise ImageError(f"images have to be (N, 1, {SIDE}, {SIDE}), not {tuple(images.shape)}")
+        if not isinstance(self.model, nn.Module):
+            return np.stack([self._ask(image) for image in images])
         device = next((parameter.device for parameter in self.model.parameters()), images.device)
         images = images.to(device).float() / (255 if images.dtype == torch.uint8 else 1)
         if images.isnan().any():
@@ -103,6 +113,15 @@ class Recognizer:
         with torch.inference_mode():
             batches = [model(batch).softmax(dim=1) for batch in images.split(BATCH)]
         return torch.cat(batches).cpu().numpy()
+
+    def _ask(self, image: Tensor) -> np.ndarray:
+        """Ten probabilities, of a function or a `predict_proba`. Raises RecognizerError when they are none."""
+        try:
+            if hasattr(self.model, "predict_proba"):
+                return _checked(self.model.predict_proba(image.reshape(1, -1).numpy()))
+            return _checked(self.model(image))
+        except SystemExit as error:  # it would end the thread in which JupyterLab hears the browser
+            raise RecognizerError("the recognizer called sys.exit() in place of answering") from error
 
     def frame(self, picture) -> Tensor:
         """What the network is shown of `picture`: float32 (1, 28, 28) in [0, 1]. Raises as `predict` does."""
@@ -118,3 +137,23 @@ def _as_ink(picture) -> np.ndarray | Drawing | Ink:
     if isinstance(picture, Tensor):
         picture = picture.detach().cpu().numpy()
     return picture if isinstance(picture, Drawing | Ink) else as_ink(picture)
+
+
+def _checked(answer) -> np.ndarray:
+    """Ten probabilities as float32 (10,). Raises RecognizerError for anything else."""
+    if isinstance(answer, Tensor):
+        answer = answer.detach().cpu()
+    try:
+        shares = np.asarray(answer, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise RecognizerError(f"the recognizer answered with no numbers: {error}") from error
+    shares = shares.reshape(-1) if shares.shape == (1, 10) else shares
+    if shares.shape != (10,):
+        raise RecognizerError(f"the recognizer has to answer with ten probabilities, not with shape {shares.shape}")
+    if not np.isfinite(shares).all() or shares.min() < 0:
+        raise RecognizerError(f"the recognizer's probabilities are not all numbers ≥ 0: {shares}")
+    if abs(shares.sum() - 1) > 1e-3:
+        raise RecognizerError(
+            f"the recognizer's probabilities sum to {shares.sum():.4g}, not to 1; are they logits before a softmax?"
+        )
+    return shares

@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 from conftest import REAL_DATA
-from jupyter_lab import CHROMIUM, KERNEL
+from benchmarks.jupyter_lab import CHROMIUM, KERNEL
 
 from browser.conftest import ARTEFACTS, needs_chromium, open_notebook
 from mnist_kit import Drawing, Recognizer, WeightsError, sample_drawing
