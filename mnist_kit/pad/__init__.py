@@ -14,23 +14,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
-from functools import wraps
 from itertools import count
 from pathlib import Path
 
 import ipywidgets as widgets
-from ipycanvas import Canvas
 from PIL import Image
 from torch import nn
 
 from mnist_kit.errors import DrawingError, EmptyDrawing, MnistKitError
 from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.framing import FRAMINGS, red_rectangle
-from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
+from mnist_kit.ink import Drawing, append_drawing, read_drawings
 from mnist_kit.pad.canvas import Page, one_at_a_time
 from mnist_kit.pad.controls import UNKNOWN, Controls
 from mnist_kit.pad.ink import Box
-from mnist_kit.pad.pictures import answer_panel, answer_text, figure, picture_in_use, png
+from mnist_kit.pad.pictures import answer_panel, answer_text, figure, history, picture_in_use, png
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.splitting import ReadDigit, as_text, split
 from mnist_kit.synthetic import sample_drawing
@@ -38,12 +36,9 @@ from mnist_kit.synthetic import sample_drawing
 PAUSE, SETTLE = 0.1, 0.005  # s without a new point, while the pen is down and after it: only then is it recognised
 SLOW = 0.5  # s per answer; a recognizer that takes longer is asked once per drawing, not once per part of it
 REMEMBERED = 20  # answers that the history shows, and kept drawings that can be chosen
-REPLAY_STEP = 0.016  # s; in it a replayed pen passes REPLAY_POINTS points, about as fast as a hand
-REPLAY_POINTS = 2
-STROKES = count(1)  # of replays, so that each is told from all others
 
 
-class DigitPad(widgets.VBox):
+class DigitPad(Page):
     """A page to draw on, of width × height pixels, and beside it what the network answers and what it was shown.
 
     recognizer: a `Recognizer`, or what makes one: a network (logits), anything with `predict_proba`, or a function from
@@ -72,20 +67,26 @@ class DigitPad(widgets.VBox):
         self._slow: bool | None = None  # whether the recognizer is; None: not known yet
         self._timer: asyncio.TimerHandle | None = None
         self._replaying: asyncio.Task | None = None
-        self._page = Page(width, height, pressure, self._changed, self._command, self._fail)
-        self.lock = self._page.lock
-        self._controls = controls = Controls(self._page, auto, self._press)
-        self._connect()
-        body = widgets.HBox([self._page]).add_class("mnist-body")
-        if self.recognizer is not None:
-            body.children += (controls.asking,)
-        super().__init__([controls.tools, body, controls.message, controls.keeping, controls.history])
+        super().__init__(width, height, pressure)
+        actions = {
+            "keep": (self._keep_chosen, "add the drawing to drawings.jsonl"),
+            "load": (lambda: self.draw(self._chosen()), "put the kept drawing on the pad"),
+            "replay": (self._replay_chosen, "draw the kept drawing as it was drawn"),
+            "PNG": (lambda: self._say(f"saved as {self.export()}"), "save the drawing as a picture"),
+            "SVG": (lambda: self._say(f"saved as {self.export(_unused('svg'))}"), "save the drawing as lines"),
+        }
+        actions = {name: (self.shown(act), tooltip) for name, (act, tooltip) in actions.items()}
+        self._controls = controls = Controls(self._layer, auto, actions)
+        controls.auto.observe(self.shown(self._switch_auto), "value")
+        if getattr(self.recognizer, "framing", None) in FRAMINGS:
+            controls.framing.value = self.recognizer.framing
+            controls.framing.observe(self.shown(self._switch_framing), "value")
+        else:  # a framing of the reader's own
+            controls.framing.layout.display = "none"
+        body = widgets.HBox([self._page, *([controls.asking] if self.recognizer else [])]).add_class("mnist-body")
+        self.children = [controls.tools, body, controls.message, controls.keeping, controls.history]
         self.add_class("mnist-pad")
-
-    @property
-    def canvas(self) -> Canvas:
-        """An ipycanvas `Canvas` over the ink, of the page's size, to draw on as you like; recognition ignores it."""
-        return self._page.canvas()
+        self.shown(self._list_kept)()  # the pad is there even where the file cannot be read
 
     @property
     def prediction(self) -> Prediction | None:
@@ -98,73 +99,21 @@ class DigitPad(widgets.VBox):
         return as_text(self.digits)
 
     @property
-    def drawing(self) -> Drawing:
-        """The strokes so far."""
-        return self._page.ink.drawing
-
-    @property
     def image(self) -> Image.Image:
         """The drawing as a PIL image of mode L: white ink on black, width × height."""
         return self.drawing.to_image()
 
-    @property
-    def radius(self) -> int:
-        """The radius of the brush, 1–50 px."""
-        return self._page.layer.radius
-
-    # Drawing: all of it works without a browser
-
-    def pen_down(self, x: float, y: float, erase: bool = False) -> None:
-        """Begin a stroke with a dot. x, y: pixels of the page. Raises DrawingError for NaN or infinity."""
-        self._page.begin(Stroke([[x, y]], self.radius, erase))
-
-    def pen_move(self, points) -> None:
-        """Continue the stroke through `points`, (n, 2) in pixels. Raises DrawingError for NaN, or without a stroke."""
-        self._page.extend(points)
-
-    def pen_up(self) -> None:
-        """End the stroke."""
-        self._page.end()
-
-    def undo(self) -> None:
-        """Take the last stroke, or the last clearing, back."""
-        self._page.step(forward=False)
-
-    def redo(self) -> None:
-        """Do again what was taken back last."""
-        self._page.step(forward=True)
-
-    def clear(self) -> None:
-        """Take all ink away. An answer that stood there goes into the history."""
-        self.draw(Drawing())
-
     @one_at_a_time
     def draw(self, drawing: Drawing) -> None:
-        """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
+        """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off.
+
+        An answer that stood there goes into the history.
+        """
         if self.digits:
             self.answers.append((self.drawing, self.number))
             self._thumbnails.appendleft(figure(self.image, self.number))
-            earlier = "".join(self._thumbnails)
-            self._controls.history.value = (
-                f'<div class="mnist-history" role="group" aria-label="earlier answers">{earlier}</div>'
-            )
-        self._page.replace(drawing.strokes)
-
-    async def replay(self, drawing: Drawing) -> None:
-        """Draw `drawing` in place of what is there, as if by hand, until somebody else draws or undoes something."""
-        self.clear()
-        page = self._page
-        for stroke in drawing.strokes:
-            pen = None, next(STROKES)
-            pressure = stroke.pressure
-            page.begin(replace(stroke, points=stroke.points[:1], pressure=pressure if pressure is None else pressure[:1]), pen)
-            for first in range(1, len(stroke.points), REPLAY_POINTS):
-                await asyncio.sleep(REPLAY_STEP)
-                if page.pen != pen:
-                    return
-                passed = slice(first, first + REPLAY_POINTS)
-                page.extend(stroke.points[passed], pressure if pressure is None else pressure[passed])
-            page.end()
+            self._controls.history.value = history(self._thumbnails)
+        super().draw(drawing)
 
     # Recognising
 
@@ -180,7 +129,7 @@ class DigitPad(widgets.VBox):
             return None
         try:
             digits = self._read(self.drawing)
-        except BaseException:
+        except Exception:
             self._show_answer([])
             raise
         self._show_answer(digits)
@@ -228,7 +177,7 @@ class DigitPad(widgets.VBox):
 
     def snapshot(self) -> Image.Image:
         """A picture of the pad in use, RGB: ink, red rectangles, answer, probabilities, and what the network sees."""
-        return picture_in_use(self.drawing.raster(), self._page.layer.boxes, self.digits)
+        return picture_in_use(self.drawing.raster(), self._layer.boxes, self.digits)
 
     def _repr_mimebundle_(self, **kwargs) -> dict | None:
         # Where no kernel runs (a code host, nbviewer) the widget has no view, and the picture is shown: of what is
@@ -241,7 +190,7 @@ class DigitPad(widgets.VBox):
 
     def _example(self) -> Image.Image:
         """A picture of the pad in use by somebody who drew a 3."""
-        drawing = sample_drawing(3, seed=1, size=(self._page.layer.width, self._page.layer.height))
+        drawing = sample_drawing(3, seed=1, size=(self._layer.width, self._layer.height))
         digits = []
         if isinstance(getattr(self.recognizer, "model", None), nn.Module):  # a function is asked about real ink only
             with suppress(Exception):  # a network that fails says so when it is asked
@@ -249,24 +198,12 @@ class DigitPad(widgets.VBox):
         boxes = [digit.box for digit in digits] or [red_rectangle(drawing)]
         return picture_in_use(drawing.raster(), boxes, digits, "a picture: run the cell to draw")
 
-    def shown(self, callback: Callable) -> Callable:
-        """`callback`, with its exceptions in the pad's message line: from a widget's event they would go nowhere."""
-
-        @wraps(callback)
-        def guarded(*arguments):
-            try:
-                return callback(*arguments)
-            except (Exception, SystemExit) as error:
-                self._fail(error)
-
-        return guarded
-
     # What happens
 
     def _changed(self, finished: bool) -> None:
         self.digits = []
         if self._controls.auto.value and self.recognizer and self.drawing.strokes:
-            self._page.show(self._page.layer.answer, self._growing_boxes())  # the answer stays until there is a new one
+            self._show(self._layer.answer, self._growing_boxes())  # the answer stays until there is a new one
             self._recognise_after(SETTLE if finished else PAUSE)
         else:
             self._cancel()
@@ -299,28 +236,29 @@ class DigitPad(widgets.VBox):
                 return [ReadDigit(red_rectangle(drawing), drawing, prediction)]
         return split(drawing, self.recognizer)
 
-    def _command(self, name: str) -> None:
-        if name != "recognise" or self.recognizer is not None:  # else the pad is a drawing tool
-            self.shown(getattr(self, name))()
-
     def _show_answer(self, digits: list[ReadDigit]) -> None:
         self.digits = digits
         self._answered = [digit.box for digit in digits]
-        self._page.show(answer_text(self.number), self._answered or self._growing_boxes())
+        self._show(answer_text(self.number), self._answered or self._growing_boxes())
         self._controls.panel.value = answer_panel(digits)
         self._say("")
 
+    def _show(self, answer: str, boxes: list[Box]) -> None:
+        with self._layer.hold_sync():  # in one message
+            self._layer.answer, self._layer.boxes, self._layer.empty = answer, boxes, not self._ink.strokes
+
     def _growing_boxes(self) -> list[Box]:
         """The red rectangles while ink is added: those of the last answer and one of the new stroke, or one of all."""
-        ink = self._page.ink
-        if any(stroke.erase for stroke in ink.strokes):
-            with suppress(EmptyDrawing):
-                return self._answered or [red_rectangle(ink.drawing)]
-            return []
-        box = ink.box(ink.strokes[-1:] if self._answered and self._page.pen else None)
+        strokes = self._ink.strokes
         if self._answered:
-            return [*self._answered, box] if box and self._page.pen else self._answered
-        return [box] if box else []
+            box = self._ink.box(strokes[-1:]) if self._pen else None
+        elif any(stroke.erase for stroke in strokes):
+            with suppress(EmptyDrawing):
+                return [red_rectangle(self.drawing)]
+            box = None
+        else:
+            box = self._ink.box(strokes)
+        return self._answered + ([box] if box else [])
 
     def _say(self, message: str) -> None:
         text = html.escape(message)
@@ -330,16 +268,6 @@ class DigitPad(widgets.VBox):
         self._say(str(error) if isinstance(error, MnistKitError) else f"{type(error).__name__}: {error}")
 
     # The controls
-
-    def _connect(self) -> None:
-        controls = self._controls
-        controls.auto.observe(self.shown(self._switch_auto), "value")
-        if getattr(self.recognizer, "framing", None) in FRAMINGS:
-            controls.framing.value = self.recognizer.framing
-            controls.framing.observe(self.shown(self._switch_framing), "value")
-        else:  # a framing of the reader's own
-            controls.framing.layout.display = "none"
-        self.shown(self._list_kept)()  # the pad is there even where the file cannot be read
 
     def _switch_auto(self, _change) -> None:
         if self._controls.auto.value and not self.digits:
@@ -351,37 +279,25 @@ class DigitPad(widgets.VBox):
         if self.drawing.strokes:
             self.recognise()
 
-    def _press(self, name: str) -> None:
-        self.shown(getattr(self, f"_press_{name.lower()}"))()
-
-    def _press_keep(self) -> None:
+    def _keep_chosen(self) -> None:
         label = self._controls.label.value
         path = self.keep(None if label == UNKNOWN else label)
         self._controls.label.value = UNKNOWN  # the next drawing is another digit
         self._list_kept()
         self._say(f"kept in {path}")
 
-    def _press_load(self) -> None:
-        self.draw(self._chosen())
-
-    def _press_replay(self) -> None:
+    def _replay_chosen(self) -> None:
         drawing = self._chosen()
         if self._replaying is not None:
             self._replaying.cancel()
         self._replaying = asyncio.ensure_future(self.replay(drawing))
-
-    def _press_png(self) -> None:
-        self._say(f"saved as {self.export(_unused('png'))}")
-
-    def _press_svg(self) -> None:
-        self._say(f"saved as {self.export(_unused('svg'))}")
 
     def _chosen(self) -> Drawing:
         """The kept drawing that is chosen, made smaller where it was drawn on a larger pad."""
         drawing = self._controls.kept.value
         if drawing is None:
             raise DrawingError("no drawing was kept yet")
-        scale = min(1, self._page.layer.width / drawing.width, self._page.layer.height / drawing.height)
+        scale = min(1, self._layer.width / drawing.width, self._layer.height / drawing.height)
         return replace(drawing, strokes=[s.scaled(scale) for s in drawing.strokes]) if scale < 1 else drawing
 
     def _list_kept(self) -> None:

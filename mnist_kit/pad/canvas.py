@@ -2,16 +2,16 @@
 
 The strokes live here, in the kernel, and are the one truth. A browser draws under its pen at once, on the pixels of
 the canvas, and tells the strokes as they grow. Each batch of drawing commands is preceded by the word which strokes of
-each browser are in it (`known`), so that a browser draws those that are not over it again, and nothing flickers.
+each browser are in it (`known`); a browser draws its others over it again, so that nothing flickers.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
-from itertools import groupby
+from itertools import count, groupby, pairwise
 from pathlib import Path
-from typing import Any
 
 import anywidget
 import ipywidgets as widgets
@@ -21,8 +21,8 @@ from ipycanvas import Canvas
 from ipycanvas.canvas import _CanvasManager
 
 from mnist_kit.errors import DrawingError
-from mnist_kit.ink import MAX_SIDE, Stroke
-from mnist_kit.pad.ink import Ink
+from mnist_kit.ink import MAX_SIDE, Drawing, Stroke
+from mnist_kit.pad.ink import Ink, part
 
 INK = "#0099ff"  # as in pad.js
 LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
@@ -30,6 +30,9 @@ MOST_POINTS = 10_000  # in one message; a pen makes some ten in the 40 ms betwee
 MOST_BROWSERS = 32  # remembered, each with its last stroke
 MOST_RATIO = 3  # pixels of the canvas per pixel of the page, as finely as a screen shows them
 DOT = np.float32([0.01, 0])  # px; a line of no length at all would leave no dot
+REPLAY_STEP = 0.016  # s; in it a replayed pen passes REPLAY_POINTS points, about as fast as a hand
+REPLAY_POINTS = 2
+REPLAYED = count(1)  # strokes, so that each is told from all others
 Pen = tuple[str | None, int]  # who draws, a browser or (None) Python, and the number they gave the stroke
 
 
@@ -71,186 +74,195 @@ class PenLayer(anywidget.AnyWidget):
     empty = traitlets.Bool(True).tag(sync=True)
 
 
-class Page(widgets.Box):
-    """A page of width × height pixels with ink on it.
+class Page(widgets.VBox):
+    """A page of width × height pixels to draw on. All of it works without a browser.
 
-    changed(finished): called after each change of the ink, with False while a stroke is being drawn.
-    commanded(name): called when a browser undoes, redoes, clears or asks for the answer; failed(error): when it sent
-    what makes no sense.
+    `DigitPad` adds what happens then: `_changed(finished)` is called after each change of the ink, with False while a
+    stroke is being drawn, and `_fail(error)` for a browser's message that makes no sense.
     """
 
-    def __init__(
-        self,
-        width: int,
-        height: int,
-        pressure: bool,
-        changed: Callable[[bool], Any],
-        commanded: Callable[[str], Any],
-        failed: Callable[[Exception], Any],
-    ):
+    def __init__(self, width: int, height: int, pressure: bool):
         self.lock = threading.RLock()
-        self.ink = Ink(width, height)
-        self.pen: Pen | None = None  # whose stroke grows
-        self._changed, self._commanded, self._failed = changed, commanded, failed
+        self._ink = Ink(width, height)
+        self._pen: Pen | None = None  # whose stroke grows
         self._heard: dict[str, int] = {}  # the last stroke or command that came from each browser
         # A manager of its own: one canvas of the reader's that fails must not take the pad with it.
-        self.paper = Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True))
-        self.layer = PenLayer(width=width, height=height, paper=self.paper, pressure=pressure)
-        self.layers = widgets.Box([self.paper]).add_class("mnist-layers")
-        self.own: Canvas | None = None  # the reader's layer, once it is asked for
-        fits = f"min({width}px, max(240px, 100vh - 240px) * {width / height:.4f})"  # never taller than the window
-        super().__init__([self.layers, self.layer], layout={"width": fits, "max_width": "100%"})
-        self.add_class("mnist-page")
-        self.layer.on_msg(self._receive)
-        self.paper.on_client_ready(self.redraw)
-        for widget in (self.layer, self.paper):
+        self._paper = Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True))
+        self._paper.on_client_ready(self._redraw)
+        self._layer = PenLayer(width=width, height=height, paper=self._paper, pressure=pressure)
+        self._layer.on_msg(lambda _layer, message, _buffers: self.shown(self._obey)(message))
+        self._layers = widgets.Box([self._paper]).add_class("mnist-layers")
+        fits = f"min({width}px, max(240px, 100vh - 290px) * {width / height:.4f})"  # never taller than the window
+        self._page = widgets.Box([self._layers, self._layer], layout={"width": fits, "max_width": "100%"})
+        super().__init__([self._page.add_class("mnist-page")])
+        for widget in (self._layer, self._paper):
             hear_at_once(widget)
 
-    @one_at_a_time
+    @property
     def canvas(self) -> Canvas:
-        """A layer over the ink for the reader's own drawing, made when it is first asked for."""
-        if self.own is None:
-            self.own = Canvas(width=self.layer.width, height=self.layer.height)
-            # After a reload the browser has to be told again which canvas the commands are for.
-            self.own.on_client_ready(lambda: setattr(self.own._canvas_manager, "_current_canvas", None))
-            self.layers.children += (self.own,)
-        return self.own
+        """An ipycanvas `Canvas` over the ink, of the page's size, to draw on as you like; recognition ignores it."""
+        with self.lock:
+            if len(self._layers.children) == 1:  # it is made when it is first asked for
+                own = Canvas(width=self._layer.width, height=self._layer.height)
+                # A browser that was reloaded has to be told again which canvas the commands are for.
+                own.on_client_ready(lambda: setattr(own._canvas_manager, "_current_canvas", None))
+                self._layers.children += (own,)
+            return self._layers.children[1]
+
+    @property
+    def drawing(self) -> Drawing:
+        """The strokes so far."""
+        return self._ink.drawing
+
+    @property
+    def radius(self) -> int:
+        """The radius of the brush, 1–50 px."""
+        return self._layer.radius
+
+    def pen_down(self, x: float, y: float, erase: bool = False) -> None:
+        """Begin a stroke with a dot. x, y: pixels of the page. Raises DrawingError for NaN or infinity."""
+        self._begin(Stroke([[x, y]], self.radius, erase), (None, 0))
 
     @one_at_a_time
-    def begin(self, stroke: Stroke, pen: Pen = (None, 0)) -> None:
-        """Begin `stroke`, which ends that of another pen."""
-        ends_another = self.pen is not None and self.pen[0] is not None
-        self.end()
-        self.ink.replace((*self.ink.strokes, stroke))
-        self.pen = pen
-        if ends_another:  # its browser may have drawn more of it than was heard
-            self.redraw()
-        elif pen[0] is None:
-            self._show([stroke])
-        self._changed(False)
+    def pen_move(self, points, pressure=None) -> None:
+        """Continue the stroke through `points`, (n, 2) in pixels. Raises DrawingError for NaN, or without a stroke.
 
-    @one_at_a_time
-    def extend(self, points, pressure=None) -> None:
-        """Lengthen the stroke by `points`. Raises DrawingError as `Ink.extend` does, or without one."""
-        if self.pen is None:
+        pressure: (n,) for a stroke that began with one, None for as much as before.
+        """
+        if self._pen is None:
             raise DrawingError("there is no stroke to continue; call pen_down first")
-        part = self.ink.extend(points, pressure)
-        if self.pen[0] is None:
-            self._show([part])
+        part = self._ink.extend(points, pressure)
+        if self._pen[0] is None:
+            self._show_strokes([part])
         self._changed(False)
 
     @one_at_a_time
-    def end(self) -> None:
+    def pen_up(self) -> None:
         """End the stroke."""
-        if self.pen is None:
+        if self._pen is None:
             return
-        (client, _), self.pen = self.pen, None
+        (client, _), self._pen = self._pen, None
         if client is not None:  # its own browser has the stroke; the others get it now
             self._tell_known()
-            self._show(self.ink.strokes[-1:])
+            self._show_strokes(self._ink.strokes[-1:])
         self._changed(True)
 
-    @one_at_a_time
-    def replace(self, strokes: Iterable[Stroke]) -> None:
-        """Put `strokes` in place of what is there; nothing changes where both are none."""
-        strokes = tuple(strokes)
-        if strokes or self.ink.strokes:
-            self.ink.replace(strokes)
-        self._replaced()
+    def undo(self) -> None:
+        """Take the last stroke, or the last clearing, back."""
+        self._replace(self._ink.undo)
+
+    def redo(self) -> None:
+        """Do again what was taken back last."""
+        self._replace(self._ink.redo)
+
+    def clear(self) -> None:
+        """Take all ink away. An answer that stood there goes into the history."""
+        self.draw(Drawing())
+
+    def draw(self, drawing: Drawing) -> None:
+        """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
+        self._replace(lambda: self._ink.replace(drawing.strokes))
+
+    async def replay(self, drawing: Drawing) -> None:
+        """Draw `drawing` in place of what is there, as if by hand, until somebody else draws or undoes something."""
+        self.clear()
+        for stroke in drawing.strokes:
+            pen = None, next(REPLAYED)
+            self._begin(part(stroke, slice(1)), pen)
+            for first in range(1, len(stroke.points), REPLAY_POINTS):
+                await asyncio.sleep(REPLAY_STEP)
+                if self._pen != pen:
+                    return
+                passed = part(stroke, slice(first, first + REPLAY_POINTS))
+                self.pen_move(passed.points, passed.pressure)
+            self.pen_up()
 
     @one_at_a_time
-    def step(self, forward: bool) -> None:
-        """Undo, or redo."""
-        before = self.ink.strokes
-        self.ink.step(forward)
-        if self.ink.strokes is before:
-            self.redraw()  # a browser that asked waits for it
-        else:
-            self._replaced()
+    def _begin(self, stroke: Stroke, pen: Pen) -> None:
+        """Begin `stroke`, which ends that of another pen."""
+        ends_another = self._pen is not None and self._pen[0] is not None
+        self.pen_up()
+        self._ink.replace((*self._ink.strokes, stroke))
+        self._pen = pen
+        if ends_another:  # its browser may have drawn more of it than was heard
+            self._redraw()
+        elif pen[0] is None:
+            self._show_strokes([stroke])
+        self._changed(False)
 
-    def _replaced(self) -> None:
-        self.pen = None
-        self.redraw()
-        self._changed(True)
-
-    def show(self, answer: str, boxes: list) -> None:
-        """Show the answer and the red rectangles, in one message."""
-        with self.layer.hold_sync():
-            self.layer.answer, self.layer.boxes, self.layer.empty = answer, boxes, not self.ink.strokes
+    @one_at_a_time
+    def _replace(self, change: Callable) -> None:
+        before = self._ink.strokes
+        change()
+        if self._ink.strokes is not before:
+            self._pen = None
+        self._redraw()  # where nothing changed too: a browser that asked for it waits
+        if self._ink.strokes is not before:
+            self._changed(True)
 
     # To the browsers
 
     @one_at_a_time
-    def redraw(self) -> None:
-        """Draw everything again, on all browsers."""
+    def _redraw(self) -> None:
         self._tell_known()
-        self._show(self.ink.strokes, clear=True)
+        self._show_strokes(self._ink.strokes, clear=True)
 
     def _tell_known(self) -> None:
-        self.layer.send({"kind": "known", "heard": self._heard, "live": self.pen})
+        self._layer.send({"kind": "known", "heard": self._heard, "live": self._pen})
 
-    def _show(self, strokes: Iterable[Stroke], clear: bool = False) -> None:
+    def _show_strokes(self, strokes: Iterable[Stroke], clear: bool = False) -> None:
         """Draw `strokes` over what the canvas shows, opaque; its style makes the ink translucent as a whole."""
-        canvas, manager = self.paper, self.paper._canvas_manager
+        canvas, manager = self._paper, self._paper._canvas_manager
         manager._current_canvas = None  # a browser that was reloaded has to be told, and nothing tells of a reload
-        canvas.set_transform(canvas.width / self.layer.width, 0, 0, canvas.height / self.layer.height, 0, 0)
+        canvas.set_transform(canvas.width / self._layer.width, 0, 0, canvas.height / self._layer.height, 0, 0)
         if clear:
             canvas.clear()
-        canvas.stroke_style = canvas.fill_style = INK
+        canvas.stroke_style = INK
         canvas.line_cap = canvas.line_join = "round"
         for (radius, erase, even), run in groupby(strokes, lambda s: (s.radius, s.erase, s.pressure is None)):
             canvas.global_composite_operation = "destination-out" if erase else "source-over"
             canvas.line_width = 2 * radius
             if even:
                 canvas.stroke_line_segments([np.concatenate([s.points[:1] + DOT, s.points]) for s in run])
-            else:
-                for stroke in run:
-                    _show_pressed(canvas, stroke)
+                continue
+            for stroke in run:  # each segment as wide as its two ends on average
+                corners = [(*(stroke.points[0] + DOT), stroke.pressure[0]), *np.c_[stroke.points, stroke.pressure]]
+                for (x0, y0, share), (x, y, other) in pairwise(corners):
+                    canvas.line_width = radius * float(share + other)
+                    canvas.stroke_line(float(x0), float(y0), float(x), float(y))
         manager.flush()
 
     # From the browsers
 
     @one_at_a_time
-    def _receive(self, _widget, message, _buffers) -> None:
-        try:
-            self._obey(message)
-        except Exception as error:  # whatever was sent, the pad stays alive and says so
-            self._failed(error)
-
     def _obey(self, message) -> None:
         match message:
             case {"kind": "ready", "ratio": int() | float() as ratio}:
                 ratio = min(ratio, MOST_RATIO) if ratio > 1 else 1
-                sides = round(self.layer.width * ratio), round(self.layer.height * ratio)
-                if sides[0] > self.paper.width:  # the finest screen decides
-                    self.paper.width, self.paper.height = sides
-                self.redraw()
+                sides = round(self._layer.width * ratio), round(self._layer.height * ratio)
+                if sides[0] > self._paper.width:  # the finest screen decides
+                    self._paper.width, self._paper.height = sides
+                self._redraw()
             case {"kind": "down", "client": str(client), "stroke": int(number), "point": point, "radius": radius}:
                 pressure = message.get("pressure")
                 stroke = Stroke([point], radius, message.get("erase") is True, None if pressure is None else [pressure])
                 radius = min(max(stroke.radius, LEAST_RADIUS), MOST_RADIUS)
-                stroke = Stroke(_nearer(stroke.points), radius, stroke.erase, stroke.pressure)
                 self._hear(client, number)
-                self.begin(stroke, (client, number))
-            case {"kind": "move", "client": client, "stroke": number, "points": list(points)}:
+                self._begin(Stroke(_nearer(stroke), radius, stroke.erase, stroke.pressure), (client, number))
+            case {"kind": "move", "client": client, "stroke": number, "points": [_, *_] as points}:
                 if len(points) > MOST_POINTS:
                     raise DrawingError(f"a message of the pad's brings at most {MOST_POINTS:,} points")
-                points = _nearer(Stroke(points).points) if points else []
-                if self.pen == (client, number):  # else it was undone while it was being drawn
-                    self.extend(points, message.get("pressure"))
+                points = _nearer(Stroke(points))
+                if self._pen == (client, number):  # else it was undone while it was being drawn
+                    self.pen_move(points, message.get("pressure"))
             case {"kind": "up", "client": client, "stroke": number}:
-                if self.pen == (client, number):
-                    self.end()
+                if self._pen == (client, number):
+                    self.pen_up()
             case {"kind": "do", "command": "recognise"}:
-                self._commanded("recognise")
-            case {
-                "kind": "do",
-                "command": "undo" | "redo" | "clear" as command,
-                "client": str(client),
-                "stroke": int(number),
-            }:
-                self._hear(client, number)
-                self._commanded(command)
+                self.recognise()
+            case {"kind": "do", "command": "undo" | "redo" | "clear" as name, "client": str(by), "stroke": int(number)}:
+                self._hear(by, number)
+                getattr(self, name)()
             case _:
                 raise DrawingError(f"the pad was sent what it does not understand: {str(message)[:80]}")
 
@@ -262,19 +274,19 @@ class Page(widgets.Box):
         if len(self._heard) > MOST_BROWSERS:
             self._heard.pop(next(iter(self._heard)))
 
+    def shown(self, callback: Callable) -> Callable:
+        """`callback`, with its exceptions in the pad's message line: from a widget's event they would go nowhere."""
 
-def _nearer(points: np.ndarray) -> np.ndarray:
-    """Points far outside the page brought closer."""
-    return points.clip(-MAX_SIDE, MAX_SIDE)
+        @wraps(callback)
+        def guarded(*arguments):
+            try:
+                return callback(*arguments)
+            except (Exception, SystemExit) as error:
+                self._fail(error)
+
+        return guarded
 
 
-def _show_pressed(canvas: Canvas, stroke: Stroke) -> None:
-    """Draw a line whose width changes: a disc at each point, and the strip between two."""
-    radii = stroke.pressure * np.float32(stroke.radius)
-    canvas.fill_circles(stroke.points[:, 0], stroke.points[:, 1], radii)
-    starts, ends = stroke.points[:-1], stroke.points[1:]
-    along = ends - starts
-    across = along[:, ::-1] * np.float32([-1, 1]) / np.maximum(np.linalg.norm(along, axis=1), 1e-6)[:, None]
-    before, after = across * radii[:-1, None], across * radii[1:, None]
-    if len(along):
-        canvas.fill_polygons(np.stack([starts + before, ends + after, ends - after, starts - before], axis=1))
+def _nearer(stroke: Stroke) -> np.ndarray:
+    """Its points, those far outside the page brought closer."""
+    return stroke.points.clip(-MAX_SIDE, MAX_SIDE)

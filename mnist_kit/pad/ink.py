@@ -15,7 +15,7 @@ class Ink:
     def __init__(self, width: int, height: int):
         self._blank = Drawing(width, height)
         self.strokes: tuple[Stroke, ...] = ()
-        self._past: list[tuple[Stroke, ...]] = []  # what one step back, two steps back, … shows
+        self._past: list[tuple[Stroke, ...]] = []
         self._future: list[tuple[Stroke, ...]] = []
 
     @property
@@ -24,10 +24,11 @@ class Ink:
         return replace(self._blank, strokes=self.strokes)
 
     def replace(self, strokes) -> None:
-        """Put `strokes` in place of what is there. A step back undoes it."""
-        self._past.append(self.strokes)
-        self._future.clear()
-        self.strokes = tuple(strokes)
+        """Put `strokes` in place of what is there."""
+        if strokes or self.strokes:
+            self._past.append(self.strokes)
+            self._future.clear()
+            self.strokes = tuple(strokes)
 
     def extend(self, points, pressure=None) -> Stroke:
         """Lengthen the last stroke by `points`, (n, 2) px, and return the new part, from its last point on.
@@ -37,28 +38,34 @@ class Ink:
         """
         last = self.strokes[-1]
         if len(points) == 0:
-            return last
+            return part(last, slice(-1, None))
         if last.pressure is None:
             pressure = None
         elif pressure is None:
             pressure = np.full(len(points), last.pressure[-1])
         new = Stroke(points, last.radius, last.erase, pressure)
-        self.strokes = (*self.strokes[:-1], _joined(last, new, 0))
-        return _joined(last, new, -1)
+        self.strokes = (*self.strokes[:-1], _joined(last, new))
+        return _joined(part(last, slice(-1, None)), new)
 
-    def step(self, forward: bool) -> None:
-        """Undo the last change, or redo what was undone last; without one, nothing changes."""
-        source, target = (self._future, self._past) if forward else (self._past, self._future)
+    def undo(self) -> None:
+        """Take the last change back, where there is one."""
+        self._step(self._past, self._future)
+
+    def redo(self) -> None:
+        """Make the change again that was taken back last, unless something was drawn since."""
+        self._step(self._future, self._past)
+
+    def _step(self, source: list, target: list) -> None:
         if source:
             target.append(self.strokes)
             self.strokes = source.pop()
 
-    def box(self, strokes: tuple[Stroke, ...] | None = None) -> Box | None:
-        """The red rectangle of `strokes`, all by default, from their points alone, which is quick but blind to erasing.
+    def box(self, strokes: tuple[Stroke, ...]) -> Box | None:
+        """The red rectangle of `strokes` from their points alone, which is quick, but blind to erasing.
 
         (left, top, right, bottom) px, as `red_rectangle` gives it to within a pixel; None without ink on the page.
         """
-        inked = [stroke for stroke in (self.strokes if strokes is None else strokes) if not stroke.erase]
+        inked = [stroke for stroke in strokes if not stroke.erase]
         if not inked:
             return None
         margin = max(stroke.radius for stroke in inked)
@@ -69,7 +76,12 @@ class Ink:
         return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def _joined(stroke: Stroke, new: Stroke, first: int) -> Stroke:
-    """`stroke` from its point `first` on, followed by `new`."""
-    pressure = None if new.pressure is None else np.concatenate([stroke.pressure[first:], new.pressure])
-    return replace(stroke, points=np.concatenate([stroke.points[first:], new.points]), pressure=pressure)
+def part(stroke: Stroke, points: slice) -> Stroke:
+    """`points` of `stroke`."""
+    pressure = None if stroke.pressure is None else stroke.pressure[points]
+    return replace(stroke, points=stroke.points[points], pressure=pressure)
+
+
+def _joined(stroke: Stroke, new: Stroke) -> Stroke:
+    pressure = None if new.pressure is None else np.concatenate([stroke.pressure, new.pressure])
+    return replace(stroke, points=np.concatenate([stroke.points, new.points]), pressure=pressure)
