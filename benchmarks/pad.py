@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+
 from benchmarks.jupyter_lab import CHROMIUM, CHROMIUM_OPTIONS, KERNEL, running_lab
 from mnist_kit import MnistKitError, Recognizer
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from conftest import PROJECT, REAL_DATA
+
 from benchmarks.jupyter_lab import CHROMIUM, CHROMIUM_OPTIONS, KERNEL, running_lab
 
 ARTEFACTS = PROJECT / "test-artefacts"
