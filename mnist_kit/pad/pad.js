@@ -28,10 +28,10 @@ class Sheet {
     this.lastId = 0;
     this.connected = false; // whether the kernel has ever answered
     model.on("msg:custom", (message) => this.receive(message));
-    model.on("comm_live_update", () => this.giveUp("no kernel any more: run this cell again"));
+    model.on("comm_live_update", () => this.tell({ problem: "no kernel any more: run this cell again" }));
     model.widget_manager.get_model(model.get("paper").replace("IPY_MODEL_", "")).then(
       (paper) => (this.paper = paper).on("new-frame", () => this.redraw()),
-      () => this.giveUp("ipycanvas is missing in this page's server: install it there and reload"),
+      () => this.tell({ problem: "ipycanvas is missing in this page's server: install it there and reload" }),
     );
   }
 
@@ -97,18 +97,13 @@ class Sheet {
   /** Say so when the kernel takes its time. */
   wait() {
     clearTimeout(this.patience);
-    this.late = false;
     if (!this.connected || this.pending.some((act) => act !== this.pen))
-      this.patience = setTimeout(() => this.tell((this.late = true)), PATIENCE);
-    this.tell();
+      this.patience = setTimeout(() => this.tell({ late: true }), PATIENCE);
+    this.tell({ late: false });
   }
 
-  giveUp(problem) {
-    this.problem = problem;
-    this.tell();
-  }
-
-  tell() {
+  tell(state) {
+    Object.assign(this, state);
     for (const view of this.views) view.showHint();
   }
 
@@ -142,19 +137,14 @@ function trace({ ctx, el }, width, { points, radius, erase, pressure }, first = 
   ctx.globalCompositeOperation = erase ? "destination-out" : "source-over";
   ctx.strokeStyle = INK;
   ctx.lineCap = ctx.lineJoin = "round";
-  ctx.lineWidth = 2 * radius;
-  const [[x, y]] = points.slice(Math.max(first - 1, 0));
-  ctx.beginPath();
-  ctx.moveTo(first ? x : x + 0.01, y); // a line of no length would leave no dot
   for (let i = first; i < points.length; i++) {
-    ctx.lineTo(...points[i]);
-    if (!pressure) continue;
-    ctx.lineWidth = radius * (pressure[Math.max(i - 1, 0)] + pressure[i]); // as its two ends on average
-    ctx.stroke();
+    const from = Math.max(i - 1, 0), [x, y] = points[from];
+    ctx.lineWidth = radius * (pressure ? pressure[from] + pressure[i] : 2); // as wide as its two ends on average
     ctx.beginPath();
-    ctx.moveTo(...points[i]);
+    ctx.moveTo(i ? x : x + 0.01, y); // a line of no length would leave no dot
+    ctx.lineTo(...points[i]);
+    ctx.stroke();
   }
-  if (!pressure) ctx.stroke();
   ctx.restore();
 }
 
@@ -163,14 +153,11 @@ class View {
     Object.assign(this, { sheet, model, turned: 0, closing: new AbortController() });
     this.width = model.get("width");
     el.innerHTML = `
-      <div class="mnist-pen" tabindex="0" role="application" data-jp-suppress-context-menu
+      <div class="mnist-pen" tabindex="0" role="application" data-jp-suppress-context-menu oncontextmenu="return false"
         style="aspect-ratio: ${this.width} / ${model.get("height")}"
         aria-label="Drawing pad: left button draws, right button erases, d recognises, c clears">
-        <svg viewBox="0 0 ${this.width} ${model.get("height")}" aria-hidden="true">
-          <g></g><circle visibility="hidden"/>
-        </svg>
-        <output aria-live="polite"></output>
-        <span role="status"></span>
+        <svg viewBox="0 0 ${this.width} ${model.get("height")}" aria-hidden="true"><g></g><circle/></svg>
+        <output aria-live="polite"></output><span role="status"></span>
       </div>`;
     for (const tag of ["div", "g", "circle", "output", "span"]) this[tag] = el.querySelector(tag);
     this.listenToPen(this.div);
@@ -180,8 +167,8 @@ class View {
     this.observer = new ResizeObserver(() => {
       if (!el.isConnected || this.pad) return;
       this.pad = el.closest(".mnist-pad");
-      this.listenToKeys();
-      this.labelControls();
+      this.listenToKeys(this.pad);
+      this.labelControls(this.pad);
       this.tellRatio();
     });
     this.observer.observe(el);
@@ -201,7 +188,6 @@ class View {
 
   listenToPen(div) {
     const { model, sheet } = this;
-    this.listen(div, "contextmenu", (event) => event.preventDefault());
     this.listen(div, "pointerdown", (event) => {
       const { button, pointerId } = event; // 0: left or tip, 2: right, 5: a pen's other end
       if (sheet.pen || sheet.problem || ![0, 2, 5].includes(button)) return;
@@ -224,7 +210,6 @@ class View {
       this.pointer = undefined;
       sheet.up();
     });
-    this.listen(div, "pointerleave", () => this.circle.setAttribute("visibility", "hidden"));
     this.listen(div, "wheel", (event) => this.turnWheel(event), { passive: false });
   }
 
@@ -232,16 +217,16 @@ class View {
   turnWheel(event) {
     if (document.activeElement !== this.div || !event.deltaY || event.ctrlKey) return; // with Ctrl it zooms the page
     event.preventDefault();
-    this.turned -= event.deltaY / (event.deltaMode ? 3 : 100);
-    const steps = Math.trunc(this.turned);
-    this.turned -= steps;
+    this.turned -= event.deltaY * (event.deltaMode ? 34 : 1);
+    const steps = Math.trunc(this.turned / 100);
+    this.turned %= 100;
     this.model.set("radius", Math.min(Math.max(this.model.get("radius") + steps, 1), 50));
     this.model.save_changes();
   }
 
   /** The keys and the buttons whose commands go to the kernel in one line with the strokes. */
-  listenToKeys() {
-    const { pad, sheet } = this;
+  listenToKeys(pad) {
+    const { sheet } = this;
     pad.tabIndex = -1; // a click between the buttons gives the pad the focus, not the notebook
     // No shortcut of the notebook may hear the pad's keys: `d d` would delete the cell. Notebook 7 listens on the
     // document, before the event comes down to the pad, so this listens on the window.
@@ -251,10 +236,9 @@ class View {
       const plain = !(event.ctrlKey || event.metaKey || event.altKey);
       const typing = target.closest("input:not([type=checkbox]), select, textarea, [contenteditable=true]");
       const command = typing ? undefined : commandOf(event, plain);
-      const selectsAll = !plain && !typing && event.key.toLowerCase() === "a"; // all cells of the notebook
-      if (command || selectsAll) event.preventDefault();
+      if (command !== undefined) event.preventDefault();
       if (command) sheet.command(command);
-      if (command || plain || selectsAll) target.dataset.lmSuppressShortcuts = "true";
+      if (plain || command !== undefined) target.dataset.lmSuppressShortcuts = "true";
       else delete target.dataset.lmSuppressShortcuts;
     };
     const click = (event) => {
@@ -266,12 +250,12 @@ class View {
   }
 
   /** ipywidgets ties no label to the handle and the number of a slider, and does not say which tool is chosen. */
-  labelControls() {
-    for (const part of this.pad.querySelectorAll(".widget-slider [role=slider], .widget-slider [contenteditable]")) {
+  labelControls(pad) {
+    for (const part of pad.querySelectorAll(".widget-slider [role=slider], .widget-slider [contenteditable]")) {
       part.setAttribute("aria-label", part.closest(".widget-slider").querySelector("label").textContent);
       if (part.isContentEditable) part.setAttribute("role", "textbox");
     }
-    const tools = [...this.pad.querySelectorAll(".widget-toggle-button")]; // draw, erase
+    const tools = [...pad.querySelectorAll(".widget-toggle-button")]; // draw, erase
     const tell = () => tools.forEach((tool, i) => tool.setAttribute("aria-pressed", i === this.model.get("tool")));
     this.model.on("change:tool", tell);
     tell();
@@ -301,8 +285,8 @@ class View {
 
   showBrush(event) {
     const [[x, y]] = this.pointsOf([event]);
-    const visibility = event.pointerType === "touch" ? "hidden" : "visible";
-    for (const [name, value] of Object.entries({ cx: x, cy: y, visibility })) this.circle.setAttribute(name, value);
+    this.circle.setAttribute("cx", x);
+    this.circle.setAttribute("cy", y);
   }
 
   showHint() {
@@ -331,9 +315,9 @@ function pressureOf({ pressure }) {
   return Math.round((0.25 + 0.75 * pressure) * 100) / 100;
 }
 
+/** "" for Ctrl+A, which would select all cells of the notebook; undefined for a key that is not the pad's. */
 function commandOf(event, plain) {
   const key = event.key.toLowerCase();
   if (plain) return { d: "recognise", c: "clear" }[key];
-  if (event.altKey) return undefined;
-  return { z: event.shiftKey ? "redo" : "undo", y: "redo" }[key];
+  return event.altKey ? undefined : { z: event.shiftKey ? "redo" : "undo", y: "redo", a: "" }[key];
 }

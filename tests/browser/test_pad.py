@@ -69,7 +69,7 @@ class PadOnScreen:
         self.page.locator(".mnist-pad").get_by_role("button", name=name, exact=True).first.click()
 
     def expect_hint(self, text: str) -> None:
-        expect(self.sheet.get_by_role("status")).to_have_text(text)
+        expect(self.sheet.locator("span[role=status]")).to_have_text(text)
 
     def expect_answer_of_some_kind(self) -> None:
         expect(self.answer).not_to_have_text("")
@@ -465,7 +465,7 @@ def test_nothing_flickers_when_a_stroke_goes_from_the_pen_to_the_canvas(pad):
 def test_the_reader_draws_over_the_ink_and_a_canvas_of_theirs_may_fail(pad):
     run_cell(
         pad.page,
-        "from ipycanvas import Canvas, hold_canvas\npad.canvas.fill_style = 'green'\npad.canvas.fill_rect(600, 400, 50)\n"
+        "from ipycanvas import hold_canvas\npad.canvas.fill_style = 'green'\npad.canvas.fill_rect(600, 400, 50)\n"
         "with hold_canvas():\n    Canvas().fill_rect(0, 0, 5)\n    raise ValueError('in the middle')",
     )
     own = pad.sheet.locator("canvas").nth(1)
