@@ -29,10 +29,9 @@ class Sheet {
     this.connected = false; // whether the kernel has ever answered
     model.on("msg:custom", (message) => this.receive(message));
     model.on("comm_live_update", () => this.tell({ problem: "no kernel any more: run this cell again" }));
-    model.widget_manager.get_model(model.get("paper").replace("IPY_MODEL_", "")).then(
-      (paper) => (this.paper = paper).on("new-frame", () => this.redraw()),
-      () => this.tell({ problem: "ipycanvas is missing in this page's server: install it there and reload" }),
-    );
+    const found = (paper) => (this.paper = paper).on("new-frame", () => this.redraw());
+    const missing = () => this.tell({ problem: "this page's server lacks ipycanvas: install it there and reload" });
+    model.widget_manager.get_model(model.get("paper").replace("IPY_MODEL_", "")).then(found, missing);
   }
 
   send(kind, content) {
@@ -41,29 +40,31 @@ class Sheet {
 
   /** pressure: share of the radius, null for a pen without; all moves of the stroke then have one, or none. */
   down(point, radius, erase, pressure) {
-    this.pen = { id: ++this.lastId, radius, erase, points: [point], pressure: pressure && [pressure], sent: 1 };
-    this.pending.push(this.pen);
-    this.draw(this.pen);
+    const page = this.model.get("width"); // px, of the points
+    const pen = { id: ++this.lastId, page, radius, erase, points: [point], pressure: pressure && [pressure], sent: 1 };
+    this.pending.push((this.pen = pen));
+    this.onCanvases((view) => trace(view, pen));
     this.tell();
-    this.send("down", { stroke: this.pen.id, point, radius, erase, pressure });
+    this.send("down", { stroke: pen.id, point, radius, erase, pressure });
   }
 
   move(points, pressure) {
     if (!this.pen) return;
-    const first = this.pen.points.length;
-    this.pen.points.push(...points);
-    this.pen.pressure?.push(...pressure);
-    this.draw(this.pen, first);
+    const { pen } = this, first = pen.points.length;
+    pen.points.push(...points);
+    pen.pressure?.push(...pressure);
+    this.onCanvases((view) => trace(view, pen, first));
     this.timer ??= setTimeout(() => this.flush(), GATHER);
   }
 
   flush() {
     clearTimeout(this.timer);
     this.timer = undefined;
-    const { id, points, pressure, sent } = this.pen ?? { points: [], sent: 0 };
-    if (points.length === sent) return;
-    this.send("move", { stroke: id, points: points.slice(sent), pressure: pressure && pressure.slice(sent) });
-    this.pen.sent = points.length;
+    const { pen } = this;
+    if (!pen || pen.points.length === pen.sent) return;
+    const [points, pressure] = [pen.points, pen.pressure].map((list) => list && list.slice(pen.sent));
+    this.send("move", { stroke: pen.id, points, pressure });
+    pen.sent += points.length;
   }
 
   up() {
@@ -104,7 +105,7 @@ class Sheet {
 
   tell(state) {
     Object.assign(this, state);
-    for (const view of this.views) view.showHint();
+    for (const view of this.views) view.show();
   }
 
   /** Show the canvas and, over it, what of the pending is not undone. ipycanvas has copied a frame to its views then. */
@@ -117,12 +118,8 @@ class Sheet {
     this.onCanvases((view) => {
       view.el.parentElement.inert = true; // an ipycanvas canvas swallows keys and tells the kernel each move
       view.updateCanvas();
-      for (const act of shown) act.command ? view.clear() : trace(view, this.model.get("width"), act);
+      for (const act of shown) act.command ? view.clear() : trace(view, act);
     });
-  }
-
-  draw(stroke, first) {
-    this.onCanvases((view) => trace(view, this.model.get("width"), stroke, first));
   }
 
   onCanvases(act) {
@@ -131,9 +128,9 @@ class Sheet {
 }
 
 /** Draw a stroke from its point number `first` on, as canvas.py does. Ink is opaque here, translucent by its style. */
-function trace({ ctx, el }, width, { points, radius, erase, pressure }, first = 0) {
+function trace({ ctx, el }, { page, points, radius, erase, pressure }, first = 0) {
   ctx.save();
-  ctx.setTransform(el.width / width, 0, 0, el.width / width, 0, 0);
+  ctx.setTransform(el.width / page, 0, 0, el.width / page, 0, 0);
   ctx.globalCompositeOperation = erase ? "destination-out" : "source-over";
   ctx.strokeStyle = INK;
   ctx.lineCap = ctx.lineJoin = "round";
@@ -150,8 +147,7 @@ function trace({ ctx, el }, width, { points, radius, erase, pressure }, first = 
 
 class View {
   constructor(sheet, model, el) {
-    Object.assign(this, { sheet, model, turned: 0, closing: new AbortController() });
-    this.width = model.get("width");
+    Object.assign(this, { sheet, model, width: model.get("width"), turned: 0, closing: new AbortController() });
     el.innerHTML = `
       <div class="mnist-pen" tabindex="0" role="application" data-jp-suppress-context-menu oncontextmenu="return false"
         style="aspect-ratio: ${this.width} / ${model.get("height")}"
@@ -161,23 +157,23 @@ class View {
       </div>`;
     for (const tag of ["div", "g", "circle", "output", "span"]) this[tag] = el.querySelector(tag);
     this.listenToPen(this.div);
-    this.listenToModel();
+    model.on("change", () => this.show());
     sheet.views.add(this);
+    this.show();
     // Only once it has a size is the layer in the document, where its pad and the device's pixels can be asked for.
-    this.observer = new ResizeObserver(() => {
-      if (!el.isConnected || this.pad) return;
-      this.pad = el.closest(".mnist-pad");
-      this.listenToKeys(this.pad);
-      this.labelControls(this.pad);
+    const observer = new ResizeObserver(() => {
+      if (!el.isConnected) return;
+      observer.disconnect();
+      this.listenToKeys(el.closest(".mnist-pad"));
+      this.labelControls(el.closest(".mnist-pad"));
       this.tellRatio();
     });
-    this.observer.observe(el);
+    observer.observe(el);
   }
 
   close() {
     this.sheet.up();
     this.sheet.views.delete(this);
-    this.observer.disconnect();
     this.closing.abort();
   }
 
@@ -189,21 +185,23 @@ class View {
   listenToPen(div) {
     const { model, sheet } = this;
     this.listen(div, "pointerdown", (event) => {
-      const { button, pointerId } = event; // 0: left or tip, 2: right, 5: a pen's other end
+      const { button } = event; // 0: left or tip, 2: right, 5: a pen's other end
       if (sheet.pen || sheet.problem || ![0, 2, 5].includes(button)) return;
       event.preventDefault();
       div.focus({ preventScroll: true });
-      div.setPointerCapture((this.pointer = pointerId));
+      div.setPointerCapture((this.pointer = event.pointerId));
       this.showBrush(event);
-      const pressure = model.get("pressure") && hasPressure(event) ? pressureOf(event) : null;
-      sheet.down(this.pointsOf([event])[0], model.get("radius"), button > 0 || model.get("tool") === 1, pressure);
+      const [point] = this.pointsOf([event]);
+      // Pens without a sensor, like mice and fingers, say 0 or just one half.
+      const felt = model.get("pressure") && event.pointerType === "pen" && ![0, 0.5].includes(event.pressure);
+      sheet.down(point, model.get("radius"), button > 0 || model.get("tool") === 1, felt ? shareOf(event) : null);
     });
     this.listen(div, "pointermove", (event) => {
       this.showBrush(event);
       if (event.pointerId !== this.pointer) return;
       const coalesced = event.getCoalescedEvents?.() ?? [];
       const passed = coalesced.length ? coalesced : [event];
-      sheet.move(this.pointsOf(passed), passed.map(pressureOf));
+      sheet.move(this.pointsOf(passed), passed.map(shareOf));
     });
     this.listen(div, "pointerup pointercancel lostpointercapture", (event) => {
       if (event.pointerId !== this.pointer) return;
@@ -226,27 +224,24 @@ class View {
 
   /** The keys and the buttons whose commands go to the kernel in one line with the strokes. */
   listenToKeys(pad) {
-    const { sheet } = this;
     pad.tabIndex = -1; // a click between the buttons gives the pad the focus, not the notebook
     // No shortcut of the notebook may hear the pad's keys: `d d` would delete the cell. Notebook 7 listens on the
     // document, before the event comes down to the pad, so this listens on the window.
-    const keydown = (event) => {
+    this.listen(window, "keydown", (event) => {
       const { target } = event;
       if (!pad.contains(target)) return;
       const plain = !(event.ctrlKey || event.metaKey || event.altKey);
       const typing = target.closest("input:not([type=checkbox]), select, textarea, [contenteditable=true]");
       const command = typing ? undefined : commandOf(event, plain);
       if (command !== undefined) event.preventDefault();
-      if (command) sheet.command(command);
-      if (plain || command !== undefined) target.dataset.lmSuppressShortcuts = "true";
-      else delete target.dataset.lmSuppressShortcuts;
-    };
-    const click = (event) => {
+      if (command) this.sheet.command(command);
+      delete this.quieted?.dataset.lmSuppressShortcuts;
+      if (plain || command !== undefined) (this.quieted = target).dataset.lmSuppressShortcuts = "true";
+    }, { capture: true });
+    this.listen(pad, "click", (event) => {
       const [, command] = event.target.closest("button")?.className.match(/mnist-do-(\w+)/) ?? [];
-      if (command) sheet.command(command);
-    };
-    this.listen(window, "keydown", keydown, { capture: true });
-    this.listen(pad, "click", click);
+      if (command) this.sheet.command(command);
+    });
   }
 
   /** ipywidgets ties no label to the handle and the number of a slider, and does not say which tool is chosen. */
@@ -255,32 +250,15 @@ class View {
       part.setAttribute("aria-label", part.closest(".widget-slider").querySelector("label").textContent);
       if (part.isContentEditable) part.setAttribute("role", "textbox");
     }
-    const tools = [...pad.querySelectorAll(".widget-toggle-button")]; // draw, erase
-    const tell = () => tools.forEach((tool, i) => tool.setAttribute("aria-pressed", i === this.model.get("tool")));
-    this.model.on("change:tool", tell);
-    tell();
-  }
-
-  listenToModel() {
-    const rectangle = ([left, top, right, bottom]) =>
-      `<rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/>`;
-    const show = {
-      radius: (radius) => this.circle.setAttribute("r", radius),
-      answer: (answer) => (this.output.textContent = answer),
-      boxes: (boxes) => (this.g.innerHTML = boxes.map(rectangle).join("")),
-      empty: () => this.showHint(),
-    };
-    for (const [name, update] of Object.entries(show)) {
-      this.model.on(`change:${name}`, () => update(this.model.get(name)));
-      update(this.model.get(name));
-    }
+    this.tools = pad.querySelectorAll(".widget-toggle-button"); // draw, erase
+    this.show();
   }
 
   /** Page coordinates, to a tenth of a pixel, of pointer events. */
   pointsOf(events) {
     const { left, top, width } = this.div.getBoundingClientRect();
     const tenths = (value) => Math.round((value * this.width * 10) / width) / 10;
-    return events.map((event) => [tenths(event.clientX - left), tenths(event.clientY - top)]);
+    return events.map(({ clientX, clientY }) => [tenths(clientX - left), tenths(clientY - top)]);
   }
 
   showBrush(event) {
@@ -289,31 +267,30 @@ class View {
     this.circle.setAttribute("cy", y);
   }
 
-  showHint() {
-    const { problem, late, pending } = this.sheet;
-    const blank = this.model.get("empty") && !pending.some((act) => act.points);
-    const hint = problem ?? (late ? "waiting for the kernel…" : blank ? "draw a digit here" : "");
-    if (this.span.textContent !== hint) this.span.textContent = hint;
+  /** Show what the kernel says: brush, tool, rectangles, answer; and what is to be said here. */
+  show() {
+    const { model, sheet } = this;
+    const rectangle = ([left, top, right, bottom]) =>
+      `<rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/>`;
+    this.circle.setAttribute("r", model.get("radius"));
+    this.g.innerHTML = model.get("boxes").map(rectangle).join("");
+    this.tools?.forEach((tool, i) => tool.setAttribute("aria-pressed", i === model.get("tool")));
+    const blank = model.get("empty") && !sheet.pending.some((act) => act.points);
+    const hint = sheet.problem ?? (sheet.late ? "waiting for the kernel…" : blank ? "draw a digit here" : "");
+    for (const [line, text] of [[this.output, model.get("answer")], [this.span, hint]])
+      if (line.textContent !== text) line.textContent = text; // the same again would be read out again
   }
 
   /** Tell the kernel how fine the screen is, again whenever that changes (zoom, another screen). */
   tellRatio() {
     this.sheet.send("ready", { ratio: devicePixelRatio });
     this.sheet.wait();
-    const ratio = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
-    this.listen(ratio, "change", () => this.tellRatio(), { once: true });
+    this.listen(matchMedia(`(resolution: ${devicePixelRatio}dppx)`), "change", () => this.tellRatio(), { once: true });
   }
 }
 
-/** Pens without a sensor, like mice and fingers, say 0 or just one half. */
-function hasPressure({ pointerType, pressure }) {
-  return pointerType === "pen" && pressure > 0 && pressure !== 0.5;
-}
-
 /** The share of the brush's radius; the circle around the brush is what full pressure gives. */
-function pressureOf({ pressure }) {
-  return Math.round((0.25 + 0.75 * pressure) * 100) / 100;
-}
+const shareOf = ({ pressure }) => Math.round((0.25 + 0.75 * pressure) * 100) / 100;
 
 /** "" for Ctrl+A, which would select all cells of the notebook; undefined for a key that is not the pad's. */
 function commandOf(event, plain) {

@@ -373,37 +373,41 @@ def test_buttons_and_errors(pad):
 
 
 BUSY = {
-    "waiting": "import time; time.sleep(4)",
+    "waiting": """
+import time
+while pad.number != "71":
+    time.sleep(0.05)
+""",
     "training": """
 import torch
-from mnist_kit import Net, SMALL, fit
-from mnist_kit.data import Digits, Split
-noise = Split(torch.randint(256, (640, 1, 28, 28), dtype=torch.uint8), torch.arange(640) % 10)
-trained = fit(Net(), Digits("noise", noise, noise.first(100)), SMALL.but(epochs=10, train_images=640), device="cpu")
+from mnist_kit import Net
+model, images = Net(), torch.rand(128, 1, 28, 28)
+optimizer = torch.optim.Adam(model.parameters())
+while pad.number != "71":
+    torch.nn.functional.cross_entropy(model(images), torch.arange(128) % 10).backward()
+    optimizer.step()
 """,
 }
 
 
 @pytest.mark.parametrize("work", BUSY)
-def test_a_busy_kernel_loses_nothing_and_ink_follows_the_pen(pad, work):
+def test_a_busy_kernel_loses_nothing_and_answers(pad, work):
+    """The cell runs until the pad has answered, however slow the machine is."""
     run_cell(pad.page, BUSY[work].strip())
     pad.page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
     pad.sheet.scroll_into_view_if_needed()
     pad.draw(SEVEN)
     pad.draw([(500, 150), (500, 450)])
     assert pad.inked(300, 150) and pad.inked(500, 300)
-    assert pad.page.evaluate(f"() => {KERNEL}.status") == "busy"
     pad.expect_answer("71")
     expect_in_kernel(pad.page, "[len(s.points) for s in pad.drawing.strokes]", [3, 2])
-    if work == "training":
-        assert ask(pad.page, "len(trained.steps)") == 50
 
 
 def test_buttons_and_tools_work_while_a_cell_runs(pad):
     page = pad.page
     pad.draw(SEVEN)
     pad.expect_answer("7")
-    run_cell(page, "import time; time.sleep(6)")
+    run_cell(page, "import time\nwhile pad.radius == 10: time.sleep(0.05)")
     page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
     pad.sheet.scroll_into_view_if_needed()
     pad.press("clear")
@@ -417,6 +421,8 @@ def test_buttons_and_tools_work_while_a_cell_runs(pad):
     pad.press("undo")
     pad.wait_for_ink(700, 100, inked=False)
     assert page.evaluate(f"() => {KERNEL}.status") == "busy"
+    page.mouse.move(*pad.at(600, 500))
+    page.mouse.wheel(0, -100)
     expect_in_kernel(page, "[s.erase for s in pad.drawing.strokes]", [False, True])
     pad.wait_for_ink(500, 200)
     assert not pad.inked(500, 300)
@@ -560,7 +566,7 @@ def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, br
     page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
     other = PadOnScreen(page)
     other.wait_for_ink(300, 150)
-    assert other.sheet.locator("canvas").evaluate("canvas => [canvas.width, canvas.height]") == [1600, 1200]
+    assert other.sheet.locator("canvas").first.evaluate("canvas => [canvas.width, canvas.height]") == [1600, 1200]
     page.wait_for_timeout(500)  # a touch goes where the page was a frame ago
     touch = context.new_cdp_session(page)
     scrolled = other.sheet.bounding_box()["y"]
