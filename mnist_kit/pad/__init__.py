@@ -63,7 +63,8 @@ class DigitPad(Page):
         self.answers: list[tuple[Drawing, str]] = []
         self._thumbnails: deque[str] = deque(maxlen=REMEMBERED)  # of the answers, the latest first, as HTML
         self._callbacks: list[Callable[[Prediction], None]] = []
-        self._answered: list[Box] = []  # the red rectangles of the last answer
+        self._standing = ""  # the answer on the screen: it stands until there is a new one
+        self._answered: list[Box] = []  # its red rectangles
         self._slow: bool | None = None  # whether the recognizer is; None: not known yet
         self._timer: asyncio.TimerHandle | None = None
         self._replaying: asyncio.Task | None = None
@@ -109,9 +110,9 @@ class DigitPad(Page):
 
         An answer that stood there goes into the history.
         """
-        if self.digits:
-            self.answers.append((self.drawing, self.number))
-            self._thumbnails.appendleft(figure(self.image, self.number))
+        if self._standing:
+            self.answers.append((self.drawing, self._standing))
+            self._thumbnails.appendleft(figure(self.image, self._standing))
             self._controls.history.value = history(self._thumbnails)
         super().draw(drawing)
 
@@ -237,9 +238,9 @@ class DigitPad(Page):
         return split(drawing, self.recognizer)
 
     def _show_answer(self, digits: list[ReadDigit]) -> None:
-        self.digits = digits
+        self.digits, self._standing = digits, as_text(digits)
         self._answered = [digit.box for digit in digits]
-        self._show(answer_text(self.number), self._answered or self._growing_boxes())
+        self._show(answer_text(self._standing), self._answered or self._growing_boxes())
         self._controls.panel.value = answer_panel(digits)
         self._say("")
 
