@@ -1,4 +1,4 @@
-"""The pad outside of JupyterLab: in Notebook 7, in Voilà, and in a saved notebook that nobody has run."""
+"""The pad in other places: Notebook 7, Voilà, while all cells are run, a saved notebook that nobody has run."""
 
 import shutil
 
@@ -52,6 +52,22 @@ def test_notebook_7(root, page):
         page.evaluate("() => { jupyterapp.shell.currentWidget.context.model.dirty = true }")
         page.keyboard.press("Control+s")
         page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
+
+
+def test_the_pad_answers_while_the_cells_after_it_run(root, page):
+    path = root / "notebooks" / "pad.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source = 'import time\nwhile pad.number != "7":\n    time.sleep(0.05)'
+    nbformat.write(notebook, path)
+    with running_lab(root) as address:
+        page.goto(address.format("pad.ipynb"))
+        page.wait_for_function(f"() => {KERNEL}?.status === 'idle'")
+        page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
+        pad = PadOnScreen(page)
+        page.wait_for_timeout(1_000)  # as long as a reader takes to come to it, at the least
+        pad.draw(SEVEN)
+        pad.expect_answer("7")
+        pad.expect_hint("")
 
 
 def test_voila(root, page):

@@ -509,8 +509,11 @@ def test_two_pads_and_one_in_a_box(pad):
 def test_a_narrow_window(pad):
     pad.page.set_viewport_size({"width": 700, "height": 1000})
     pad.page.wait_for_function("() => document.querySelector('.mnist-page').getBoundingClientRect().right < 700")
+    box = pad.sheet.bounding_box()
+    assert abs(box["width"] / box["height"] - 4 / 3) < 0.02
     pad.draw(SEVEN)
     pad.expect_answer("7")
+    assert pad.inked(300, 150) and pad.inked(300, 449)
     photograph(pad.page, "narrow")
     pad.page.set_viewport_size({"width": 1280, "height": 1000})
 
