@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_kit.checkpoints import load_weights
-from mnist_kit.errors import ImageError, RecognizerError
+from mnist_kit.errors import EmptyDrawing, ImageError, RecognizerError
 from mnist_kit.framing import FRAMINGS, SIDE, frame_as_mnist, frame_as_paper, mnist_raster
 from mnist_kit.ink import Drawing
 from mnist_kit.photos import as_raster
@@ -35,6 +35,11 @@ class Prediction:
     def sure(self) -> bool:
         """Whether the picture looks like a digit, and like this one more than like all the others."""
         return self.likeness >= 0.5 and bool(self.probabilities[self.digit] >= 0.5)
+
+    @property
+    def confidence(self) -> float:
+        """How probable the digit is, times how much the picture looks like a digit at all, in [0, 1]."""
+        return float(self.probabilities[self.digit]) * self.likeness
 
     def __repr__(self) -> str:
         doubt = "" if self.sure else ", not sure"
@@ -82,8 +87,13 @@ class Recognizer:
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
         if not isinstance(picture, Drawing):
-            return self.predict_rasters([as_raster(picture)])[0]
+            raster = as_raster(picture)
+            if not raster.any():
+                raise EmptyDrawing("there is nothing in the picture that looks like a digit: it has no ink")
+            return self.predict_rasters([raster])[0]
         raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
+        if not raster.any():
+            raise EmptyDrawing("nothing is drawn yet: there is no ink in the drawing")
         return self.predict_rasters([raster], margin=round(picture.widest_pen))[0]
 
     def predict_rasters(self, rasters: Sequence[np.ndarray], margin: int = 0) -> list[Prediction]:
