@@ -186,7 +186,7 @@ def _lines_of_picture(raster: np.ndarray) -> Iterator[list[_Piece]]:
 def _lines(boxes: np.ndarray) -> list[list[int]]:
     """Which boxes, (n, 4) as left, top, right, bottom, stand in one line; lines from the top, specks left out."""
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    size = max(np.maximum(height, width / 3).max(), 1)  # of a digit, px; several in one piece are no higher
+    size = np.maximum(height, width / 3).max()  # of a digit, px; several in one piece are no higher
     (seen,) = np.nonzero(np.maximum(width, height) >= SPECK * size)
     if len(seen) > MOST_PIECES:
         raise ImageError(f"the ink is in {len(seen):,} pieces; up to {MOST_PIECES:,} can be read at once")
