@@ -1,0 +1,330 @@
+"""Photos: any picture of what somebody wrote, as white ink on black.
+
+A picture is decoded, and its paper found: even in drawing programs and scans, shaded and grainy in photographs, where a
+morphological closing gives the paper's brightness under the ink. What is darker than the paper (or lighter, on a
+blackboard) is ink, but for printed lines, frames, the edges of the sheet, JPEG's ringing, grain and specks.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from mnist_kit.errors import ImageError
+
+MIN_SIDE, MAX_PIXELS = 3, 64_000_000  # smaller has no border around its ink; larger is refused before it is decoded
+WORK_SIDE = 1024  # px; larger pictures are reduced to about this before anything is computed
+TINY = 32  # px; in smaller pictures every pixel may be part of a digit
+PAPER_SIDE = 160  # px; the lighting is looked for in a picture of this size
+WIDEST_PEN = 0.2  # of the shorter side; what is wider is no stroke but a shadow, a table, a background
+EVEN = 3  # grey levels; paper that varies no more is even
+LEAST_CONTRAST = 10  # grey levels between ink and even paper
+LEAST_SHARE = 0.07  # of the light that ink takes away, in a photograph
+SPECK = 0.08  # of the largest piece's longest side: shorter ones are dropped
+
+
+def as_raster(picture) -> np.ndarray:
+    """Any picture of dark ink on light paper, or light on dark, as uint8 (height, width): white ink on black.
+
+    picture: a PIL image of any mode; an array or tensor (H, W), (1, H, W), (1, 1, H, W), (H, W, 1), (H, W, 3),
+    (H, W, 4) or (3, H, W) of booleans, of 8- or 16-bit whole numbers, or of floats in 0–1 or 0–255; or the path of an
+    image file. See-through parts are paper. The darkest ink becomes 255. Even pictures of at most 32 px keep their grey
+    levels. Pictures whose longer side is above 1,024 px come back smaller, by a whole factor.
+
+    Raises ImageError for a missing or damaged file, another shape or range, NaN, a side below 3 px, and more than
+    64 million pixels. A picture without ink gives an all-black raster, which the framings refuse.
+    """
+    return _ink(_most_contrast(_decode(picture)))
+
+
+def _ink(grey: np.ndarray) -> np.ndarray:
+    """The ink of a picture, uint8 (H, W), as uint8 (H, W); of a picture in a frame, the ink inside of it."""
+    inside = _inside_frame(grey)
+    if inside is not None:
+        ink = np.zeros_like(grey)
+        ink[inside] = _ink(grey[inside])
+        if ink.any():
+            return ink
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    paper = int(np.argmax(_share_near(border)))
+    if _share_near(grey)[paper] >= 0.4:
+        return _on_even_paper(grey.astype(np.float32) - paper)
+    return _on_photographed_paper(grey)
+
+
+def _share_near(grey: np.ndarray) -> np.ndarray:
+    """For each grey level the share of pixels that are within EVEN of it, float64 (256,)."""
+    counts = np.bincount(grey.ravel(), minlength=256)
+    return np.convolve(counts, np.ones(2 * EVEN + 1), "same") / grey.size
+
+
+def _inside_frame(grey: np.ndarray) -> tuple[slice, slice] | None:
+    """Where the picture is that lies in an even frame: on a page, within a line, with a border of another colour."""
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    shares = _share_near(border)
+    if shares.max() < 0.9:
+        return None
+    like_border = (np.abs(grey.astype(np.int16) - int(shares.argmax())) <= 2 * EVEN).astype(np.uint8)
+    pieces = cv2.connectedComponents(like_border, connectivity=4)[1]
+    at_border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+    inner = ~np.isin(pieces, at_border[at_border > 0])
+    left, top, width, height = cv2.boundingRect(inner.astype(np.uint8))
+    if min(width / grey.shape[1], height / grey.shape[0]) < 0.3 or (height, width) == grey.shape:
+        return None
+    trim = max(1, round(0.01 * min(width, height)))  # the edge itself is blurred
+    rows, columns = slice(top + trim, top + height - trim), slice(left + trim, left + width - trim)
+    window = inner[rows, columns]
+    if min(window.shape) < MIN_SIDE:
+        return None
+    edge = np.concatenate([window[0], window[-1], window[:, 0], window[:, -1]])
+    return (rows, columns) if edge.mean() > 0.9 else None
+
+
+def _on_even_paper(difference: np.ndarray) -> np.ndarray:
+    """difference: float32 (H, W), from the paper in grey levels."""
+    low, high = difference.min(), difference.max()
+    if high < -low:
+        difference, high = -difference, -low
+    if high < LEAST_CONTRAST:
+        return np.zeros(difference.shape, np.uint8)
+    share = difference.clip(0) / high
+    faint = np.abs(difference) < 0.25 * high
+    rough = (difference[faint] != 0).mean()  # a drawing's paper is exactly one colour, a JPEG's is not
+    tiny = max(share.shape) <= TINY
+    floor = (0.2 if rough > 0.4 else 0) if tiny else 0.15 if rough > 0.2 else 0.08
+    share[share < floor] = 0
+    if not tiny:
+        share = _without_lines(share)
+    return _pieces(share, tiny)
+
+
+def _on_photographed_paper(grey: np.ndarray) -> np.ndarray:
+    smooth = grey
+    if min(grey.shape) > 5 * TINY:
+        smooth = cv2.GaussianBlur(cv2.medianBlur(grey, 5), (0, 0), 1.2)
+    if np.median(grey) < 128:
+        middle = np.median(smooth)
+        if np.percentile(smooth, 99.5) - middle > middle - np.percentile(smooth, 0.5):
+            smooth = 255 - smooth
+    paper = _lighting(smooth)
+    share = 1 - (smooth.astype(np.float32) + 1) / (paper + 1)
+    noise = 1.4826 * np.median(np.abs(share - np.median(share)))
+    share = _without_lines(share.clip(0))
+    candidates = share[share > max(LEAST_SHARE, 5 * noise)]
+    if candidates.size == 0:
+        return np.zeros(grey.shape, np.uint8)
+    levels = np.rint(candidates * 255).clip(0, 255).astype(np.uint8)
+    threshold = max(cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)[0] / 255, LEAST_SHARE)
+    full = np.median(candidates[candidates >= threshold])
+    low = 0.5 * threshold
+    share = ((share - low) / max(full - low, 1e-6)).clip(0, 1)
+    return _pieces(share, max(share.shape) <= TINY)
+
+
+def _lighting(grey: np.ndarray) -> np.ndarray:
+    """The brightness of the paper in every pixel, ink or not, float32 (H, W): a closing wider than any pen."""
+    height, width = grey.shape
+    scale = min(1, PAPER_SIDE / max(height, width))
+    size = max(3, round(width * scale)), max(3, round(height * scale))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    side = max(3, round(WIDEST_PEN * min(size)) | 1)
+    around = cv2.copyMakeBorder(small, side, side, side, side, cv2.BORDER_REFLECT)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    paper = cv2.morphologyEx(around, cv2.MORPH_CLOSE, disc)
+    paper = cv2.erode(paper, np.ones((3, 3)))  # an edge of the sheet belongs to its darker side
+    paper = cv2.GaussianBlur(paper, (0, 0), 1)[side:-side, side:-side]
+    return cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+
+
+def _without_lines(share: np.ndarray) -> np.ndarray:
+    return share
+
+
+def _pieces(share: np.ndarray, tiny: bool) -> np.ndarray:
+    """share: float32 (H, W) in [0, 1]. As uint8, without specks, frames and the edges of the sheet."""
+    ink = np.rint(share * 255).astype(np.uint8)
+    mask = (share > 0.25).astype(np.uint8)
+    pieces, boxes = cv2.connectedComponentsWithStats(mask, connectivity=8)[1:3]
+    sides = boxes[:, 2:4].max(axis=1)
+    sides[0] = 0  # not ink
+    kept = (sides > 0) & ~_beside_the_sheet(pieces, sides)
+    kept &= sides >= max(SPECK * sides[kept].max(initial=0), 0 if tiny else 0.02 * max(ink.shape))
+    ink[cv2.dilate(kept[pieces].astype(np.uint8), np.ones((3, 3))) == 0] = 0
+    return ink
+
+
+def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """Which pieces are a strip or a wedge along the border, bool (n,): what lies beside a sheet of paper."""
+    border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+    contact = np.bincount(border, minlength=len(sides))
+    near = math.ceil(0.1 * min(pieces.shape))
+    deep = np.bincount(pieces[near:-near, near:-near].ravel(), minlength=len(sides))
+    area = np.bincount(pieces.ravel(), minlength=len(sides))
+    strips = (contact > 0.5 * sides) & (deep < 0.1 * area)
+    return strips & (strips[1:].sum() < len(sides) - 1)
+
+
+def _most_contrast(colour: np.ndarray) -> np.ndarray:
+    """A picture, uint8 (H, W) or (H, W, 3), as grey, uint8 (H, W), or the colour in which its ink shows more."""
+    if colour.ndim == 2:
+        return colour
+    grey = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+    if np.ptp(colour, axis=2).max() < 24:
+        return grey
+    channels = [grey, *cv2.split(colour)]
+    low, high = np.percentile(np.stack(channels), (0.5, 99.5), axis=(1, 2))
+    spread = (high - low) * (1.25, 1, 1, 1)
+    return channels[int(spread.argmax())]
+
+
+def _decode(picture) -> np.ndarray:
+    """The picture as uint8 (H, W) or (H, W, 3), see-through parts as paper, reduced to a workable size."""
+    if isinstance(picture, str | os.PathLike):
+        image = _open(Path(picture))
+    elif isinstance(picture, Image.Image):
+        image = picture
+    else:
+        image = _from_array(picture)
+    _check_size(*image.size)
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            image = _on_paper(image.convert("RGBA"))
+        elif image.mode[0] in "IF":  # 16 or 32 bits a pixel
+            image = _from_array(np.asarray(image))
+        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise whatever they stumble on
+        raise ImageError(f"the picture cannot be decoded: {error}. Save it again, as PNG for instance.") from error
+    factor = math.ceil(max(image.size) / WORK_SIDE)
+    return np.asarray(image.reduce(factor) if factor > 1 else image)
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.exists():
+        raise ImageError(f"there is no file {path}")
+    if not path.is_file():  # a named pipe would be waited for
+        raise ImageError(f"{path} cannot be read as a picture: it is no file")
+    try:
+        if path.suffix.lower() in (".heic", ".heif"):
+            _register_heif(path)
+        image = Image.open(path)
+        _check_size(*image.size)
+        image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # lets a JPEG be decoded at a fraction of its size
+        image.load()
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise whatever they stumble on
+        raise ImageError(f"{path} cannot be read as a picture: {error}. Is it PNG, JPEG or the like?") from error
+    return image
+
+
+def _register_heif(path: Path) -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            f"{path} is a HEIC picture; `pip install pillow-heif` to read it, or save it as JPEG"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+def _from_array(picture) -> Image.Image:
+    try:
+        if isinstance(picture, torch.Tensor):
+            dense = picture.detach().to_dense() if picture.layout != torch.strided else picture.detach()
+            dense = dense.dequantize() if dense.is_quantized else dense
+            picture = (dense.float() if dense.dtype == torch.bfloat16 else dense).cpu().numpy()
+        array = np.asarray(picture)
+    except Exception as error:
+        raise ImageError(f"a {type(picture).__name__} is no picture: {error}") from error
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (3, 4):
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise ImageError(
+            "a picture is an array of shape (H, W), (1, H, W), (1, 1, H, W), (H, W, 1), (H, W, 3), (H, W, 4) or "
+            f"(3, H, W), not {array.shape} of {array.dtype}"
+        )
+    height, width = array.shape[:2]
+    _check_size(width, height)
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"the pixels of a picture are numbers, not {array.dtype}")
+    low, high = array.min(), array.max()  # NaN goes through both
+    if not (low >= 0 and high <= (255 if array.dtype.kind == "f" else 65535)):
+        raise ImageError(
+            f"pixels go from 0 to 1, 0 to 255, or (whole numbers) 0 to 65,535; these of {array.dtype} go from {low} "
+            f"to {high}"
+        )
+    if array.dtype == np.uint8 and high > 1:
+        return Image.fromarray(np.ascontiguousarray(array))
+    scale = 255 if high <= 1 else 1 if high <= 255 else 255 / 65535
+    return Image.fromarray(np.rint(array * np.float32(scale)).astype(np.uint8))
+
+
+def _check_size(width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"a picture of {width} × {height} pixels is too small; {MIN_SIDE} × {MIN_SIDE} is the least")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"a picture of {width} × {height} pixels is too large; reduce it to below {MAX_PIXELS:,} pixels"
+        )
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """Lay an RGBA picture on white paper, or on black where its ink is light."""
+    colour, alpha = np.asarray(image.convert("L")), np.asarray(image.getchannel("A"))
+    light = np.average(colour, weights=alpha) > 127 if alpha.any() else False
+    paper = Image.new("RGBA", image.size, "black" if light else "white")
+    return Image.alpha_composite(paper, image)
+
+
+def even_pen(raster: np.ndarray) -> np.ndarray:
+    """The same strokes, as bright as can be, by a pen like those of MNIST's writers: uint8 (h, w).
+
+    raster: uint8 (height, width), white ink on black; its largest extent should be one digit. Where its pen is like
+    theirs already, only the brightness changes; otherwise the strokes are drawn wider or narrower around their middle,
+    in a picture of their own size. The width is measured once the longest side is 20 px.
+    """
+    raster = raster[_box(raster > 0)]
+    if raster.size == 0:
+        return raster
+    if raster.max() < 255:
+        raster = np.rint(raster * np.float32(255 / raster.max())).astype(np.uint8)
+    scale = PEN_SIDE / max(raster.shape)
+    size = [max(1, round(side * scale)) for side in raster.shape[::-1]]
+    large = cv2.resize(raster, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    around = cv2.dilate(large, np.ones((PEN_SIDE // 6, PEN_SIDE // 6)))  # faint strokes are strokes too
+    inside = np.pad((large > INK_SHARE * around) & (large > 0.15 * 255), PEN_SIDE // 8).astype(np.uint8)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+    width = 4 * depth[inside > 0].mean() - 1  # a stroke's pixels are a quarter of its width deep, on average
+    narrowest, thin, thick, widest = (PEN_SIDE / DIGIT_SIDE * width for width in PENS)
+    if narrowest <= width <= widest:
+        return raster
+    away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+    usual = thin if width < narrowest else thick
+    offset = depth - away + (usual - width) / 2
+    if width > usual and KEEP:  # what is narrower than the rest stays too
+        ridge = (depth < cv2.dilate(depth, np.ones((3, 3))) - SLOPE) | (depth < width / 8)
+        middle = cv2.distanceTransform(ridge.astype(np.uint8), cv2.DIST_L2, 5)
+        offset = np.maximum(offset, usual * KEEP - middle)
+    return np.rint(255 * (offset + 0.5).clip(0, 1)).astype(np.uint8)
+
+
+def _box(mask: np.ndarray) -> tuple[slice, slice]:
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return slice(top, top + height), slice(left, left + width)
+
+
+PEN_SIDE, DIGIT_SIDE = 80, 20
+INK_SHARE = 0.4
+SLOPE=.5; KEEP=1/3
+PENS = 1.8, 3.0, 4.0, 6.0
