@@ -13,12 +13,15 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from scipy.ndimage import maximum
 
 from mnist_kit.errors import ImageError
 
 MIN_SIDE, MAX_PIXELS = 3, 64_000_000  # smaller has no border around its ink; larger is refused before it is decoded
 WORK_SIDE = 1024  # px; larger pictures are reduced to about this before anything is computed
 TINY = 32  # px; in smaller pictures every pixel may be part of a digit
+LINES_SIDE = 512  # px; printed lines are looked for in a picture of this size
+THICKEST_LINE = 0.015  # of the shorter side; what is thicker is no printed line
 PAPER_SIDE = 160  # px; the lighting is looked for in a picture of this size
 WIDEST_PEN = 0.2  # of the shorter side; what is wider is no stroke but a shadow, a table, a background
 EVEN = 3  # grey levels; paper that varies no more is even
@@ -98,7 +101,7 @@ def _on_even_paper(difference: np.ndarray) -> np.ndarray:
     floor = (0.2 if rough > 0.4 else 0) if tiny else 0.15 if rough > 0.2 else 0.08
     share[share < floor] = 0
     if not tiny:
-        share = _without_lines(share)
+        share = _without_lines(share, floor)
     return _pieces(share, tiny)
 
 
@@ -106,15 +109,11 @@ def _on_photographed_paper(grey: np.ndarray) -> np.ndarray:
     smooth = grey
     if min(grey.shape) > 5 * TINY:
         smooth = cv2.GaussianBlur(cv2.medianBlur(grey, 5), (0, 0), 1.2)
-    if np.median(grey) < 128:
-        middle = np.median(smooth)
-        if np.percentile(smooth, 99.5) - middle > middle - np.percentile(smooth, 0.5):
-            smooth = 255 - smooth
-    paper = _lighting(smooth)
-    share = 1 - (smooth.astype(np.float32) + 1) / (paper + 1)
+    share = _paper_and_ink(smooth)
     noise = 1.4826 * np.median(np.abs(share - np.median(share)))
-    share = _without_lines(share.clip(0))
-    candidates = share[share > max(LEAST_SHARE, 5 * noise)]
+    floor = max(LEAST_SHARE, 5 * noise)
+    share = _without_lines(share.clip(0), floor)
+    candidates = share[share > floor]
     if candidates.size == 0:
         return np.zeros(grey.shape, np.uint8)
     levels = np.rint(candidates * 255).clip(0, 255).astype(np.uint8)
@@ -125,23 +124,69 @@ def _on_photographed_paper(grey: np.ndarray) -> np.ndarray:
     return _pieces(share, max(share.shape) <= TINY)
 
 
-def _lighting(grey: np.ndarray) -> np.ndarray:
-    """The brightness of the paper in every pixel, ink or not, float32 (H, W): a closing wider than any pen."""
+def _paper_and_ink(grey: np.ndarray) -> np.ndarray:
+    """The share of the light that ink takes away in each pixel, float32 (H, W)."""
     height, width = grey.shape
     scale = min(1, PAPER_SIDE / max(height, width))
     size = max(3, round(width * scale)), max(3, round(height * scale))
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    side = max(3, round(WIDEST_PEN * min(size)) | 1)
-    around = cv2.copyMakeBorder(small, side, side, side, side, cv2.BORDER_REFLECT)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    paper = cv2.morphologyEx(around, cv2.MORPH_CLOSE, disc)
+    if _light_ink(small):
+        grey, small = 255 - grey, 255 - small
+    paper = _closed(small, WIDEST_PEN, cv2.MORPH_CLOSE)
     paper = cv2.erode(paper, np.ones((3, 3)))  # an edge of the sheet belongs to its darker side
-    paper = cv2.GaussianBlur(paper, (0, 0), 1)[side:-side, side:-side]
-    return cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    paper = cv2.GaussianBlur(paper, (0, 0), 1)
+    paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
+    return 1 - (grey + np.float32(1)) / (paper + np.float32(1))
 
 
-def _without_lines(share: np.ndarray) -> np.ndarray:
-    return share
+def _light_ink(small: np.ndarray) -> bool:
+    """Whether the strokes of a picture, narrower than what is between them, are lighter than the rest."""
+    grey = small.astype(np.float32) + 8
+    sides = (0.02, 0.04, 0.08, 0.16)
+    dark = [(_closed(grey, side, cv2.MORPH_CLOSE) / grey - 1.05).clip(0) for side in sides]
+    light = [(grey / _closed(grey, side, cv2.MORPH_OPEN) - 1.05).clip(0) for side in sides]
+    peaks = [np.sort(np.maximum(*pair), axis=None)[-10] for pair in zip(dark, light, strict=True)]
+    thin = next(index for index, peak in enumerate(peaks) if peak >= 0.6 * max(peaks))
+    return light[thin].sum() > 2 * dark[thin].sum()
+
+
+def _closed(small: np.ndarray, share: float, operation: int) -> np.ndarray:
+    """A picture closed or opened by a disc whose diameter is a `share` of its shorter side, reflected at its edges."""
+    side = max(3, round(share * min(small.shape)) | 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    around = np.pad(small.astype(np.float32), side, "reflect", reflect_type="odd")  # a gradient goes on as it was
+    return cv2.morphologyEx(around, operation, disc)[side:-side, side:-side]
+
+
+def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
+    """The ink without what is printed on ruled and squared paper: two or more thin lines right across the picture.
+
+    share: float32 (H, W), of the light that ink takes away; less than `floor` is none.
+    """
+    scale = min(1, LINES_SIDE / max(share.shape))
+    small = cv2.resize(share, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    mask = (small > floor).astype(np.uint8)
+    length = round(0.6 * min(small.shape))
+    found = cv2.HoughLinesP(mask, 1, np.pi / 360, length // 2, minLineLength=length, maxLineGap=max(2, length // 12))
+    depth = cv2.dilate(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.ones((3, 3)))
+    darkest = cv2.dilate(small, np.ones((3, 3)))
+    printed, places = np.zeros_like(share), set()
+    for x, y, x1, y1 in [] if found is None else found.reshape(-1, 4).tolist():
+        upright = abs(y1 - y) > abs(x1 - x)
+        slope = (x1 - x) / (y1 - y) if upright else (y1 - y) / (x1 - x)
+        along = np.arange(small.shape[0 if upright else 1])
+        across = np.rint(x + slope * (along - y) if upright else y + slope * (along - x)).astype(int)
+        if abs(slope) > 0.25 or across.min() < 0 or across.max() >= small.shape[1 if upright else 0]:
+            continue
+        line = (along, across) if upright else (across, along)
+        radius = np.median(depth[line])
+        covered = (depth[line] > 0).mean()
+        if covered > 0.6 and radius < THICKEST_LINE * min(small.shape):
+            ends = [(round(line[1][end] / scale), round(line[0][end] / scale)) for end in (0, -1)]
+            cv2.line(printed, *ends, float(np.median(darkest[line])), math.ceil((2 * radius + 1) / scale))
+            if covered > 0.9:
+                places.add((upright, across[len(across) // 2] // 8))
+    return np.where(share < 1.5 * printed, 0, share) if len(places) > 1 else share
 
 
 def _pieces(share: np.ndarray, tiny: bool) -> np.ndarray:
@@ -150,22 +195,25 @@ def _pieces(share: np.ndarray, tiny: bool) -> np.ndarray:
     mask = (share > 0.25).astype(np.uint8)
     pieces, boxes = cv2.connectedComponentsWithStats(mask, connectivity=8)[1:3]
     sides = boxes[:, 2:4].max(axis=1)
-    sides[0] = 0  # not ink
-    kept = (sides > 0) & ~_beside_the_sheet(pieces, sides)
-    kept &= sides >= max(SPECK * sides[kept].max(initial=0), 0 if tiny else 0.02 * max(ink.shape))
+    kept = maximum(share, pieces, np.arange(len(sides))) >= 0.5
+    kept[0] = False  # not ink
+    kept &= sides >= (0 if tiny else 0.02 * max(ink.shape))
+    kept &= sides >= SPECK * sides[kept].max(initial=0)
+    kept &= ~_beside_the_sheet(pieces, sides, kept)
     ink[cv2.dilate(kept[pieces].astype(np.uint8), np.ones((3, 3))) == 0] = 0
     return ink
 
 
-def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    """Which pieces are a strip or a wedge along the border, bool (n,): what lies beside a sheet of paper."""
+def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which pieces are a strip or a wedge along the border, or a stub at it, beside ink that is not, bool (n,)."""
     border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
     contact = np.bincount(border, minlength=len(sides))
     near = math.ceil(0.1 * min(pieces.shape))
     deep = np.bincount(pieces[near:-near, near:-near].ravel(), minlength=len(sides))
     area = np.bincount(pieces.ravel(), minlength=len(sides))
-    strips = (contact > 0.5 * sides) & (deep < 0.1 * area)
-    return strips & (strips[1:].sum() < len(sides) - 1)
+    strips = kept & (contact > 0.5 * sides) & (deep < 0.1 * area)
+    stubs = kept & (contact > 0) & (sides < 0.3 * sides[kept & ~strips].max(initial=0))
+    return (strips | stubs) & (kept & ~strips).any()
 
 
 def _most_contrast(colour: np.ndarray) -> np.ndarray:
