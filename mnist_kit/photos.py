@@ -140,14 +140,14 @@ def _paper_and_ink(grey: np.ndarray) -> np.ndarray:
 
 
 def _light_ink(small: np.ndarray) -> bool:
-    """Whether the strokes of a picture, narrower than what is between them, are lighter than the rest."""
+    """Whether the strokes of a picture are lighter than the rest: long and narrow, unlike the gaps between strokes."""
     grey = small.astype(np.float32) + 8
-    sides = (0.02, 0.04, 0.08, 0.16)
-    dark = [(_closed(grey, side, cv2.MORPH_CLOSE) / grey - 1.05).clip(0) for side in sides]
-    light = [(grey / _closed(grey, side, cv2.MORPH_OPEN) - 1.05).clip(0) for side in sides]
-    peaks = [np.sort(np.maximum(*pair), axis=None)[-10] for pair in zip(dark, light, strict=True)]
-    thin = next(index for index, peak in enumerate(peaks) if peak >= 0.6 * max(peaks))
-    return light[thin].sum() > 2 * dark[thin].sum()
+    sides = np.array([0.02, 0.04, 0.08, WIDEST_PEN])
+    dark = np.stack([_closed(grey, side, cv2.MORPH_CLOSE) / grey - 1 for side in sides])
+    light = np.stack([grey / _closed(grey, side, cv2.MORPH_OPEN) - 1 for side in sides])
+    visible = 0.5 * np.sort(np.maximum(dark[-1], light[-1]), axis=None)[-10]
+    lengths = [((ink > visible).sum(axis=(1, 2)) / sides**2).max() for ink in (dark, light)]
+    return lengths[1] > 1.5 * lengths[0]  # mostly, ink is dark
 
 
 def _closed(small: np.ndarray, share: float, operation: int) -> np.ndarray:
@@ -375,4 +375,4 @@ def _box(mask: np.ndarray) -> tuple[slice, slice]:
 PEN_SIDE, DIGIT_SIDE = 80, 20
 INK_SHARE = 0.4
 SLOPE=.5; KEEP=1/3
-PENS = 1.8, 3.0, 4.0, 6.0
+PENS = 2.0, 3.0, 4.0, 6.0
