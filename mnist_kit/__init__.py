@@ -20,9 +20,10 @@ _NAMES = {
     "history": "History load_history save_history",
     "live": "LiveCurves ProgressLine",
     "ink": "Drawing Stroke append_drawing read_drawings",
-    "framing": "as_ink frame_as_mnist frame_as_paper",
+    "photos": "as_raster",
+    "framing": "frame_as_mnist frame_as_paper",
     "recognizer": "Prediction Recognizer",
-    "splitting": "ReadDigit as_text split",
+    "segmentation": "ReadDigit as_text split",
     "pad": "DigitPad",
     "synthetic": "load_digits make_digits sample_drawing",
 }

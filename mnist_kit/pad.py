@@ -19,15 +19,15 @@ from pathlib import Path
 
 import ipywidgets as widgets
 from PIL import Image
+from torch import nn
 
 from mnist_kit.errors import DrawingError, EmptyDrawing
 from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.framing import FRAMINGS, red_rectangle
 from mnist_kit.ink import Drawing, append_drawing, read_drawings
-from mnist_kit.own_recognizer import as_recognizer
 from mnist_kit.pad_pictures import answer_panel, answer_text, figure, picture_in_use, png
 from mnist_kit.recognizer import Prediction, Recognizer
-from mnist_kit.splitting import Box, ReadDigit, as_text, split
+from mnist_kit.segmentation import Box, ReadDigit, as_text, split
 from mnist_kit.surface import LEAST_RADIUS, MOST_RADIUS, RADIUS, Surface, one_at_a_time
 from mnist_kit.synthetic import sample_drawing
 
@@ -56,7 +56,7 @@ class DigitPad(widgets.VBox):
         auto: bool = True,
         pressure: bool = True,
     ):
-        self.recognizer = as_recognizer(recognizer)
+        self.recognizer = recognizer if isinstance(recognizer, Recognizer | None) else Recognizer(recognizer)
         self.digits: list[ReadDigit] = []
         self.answers: list[tuple[Drawing, str]] = []
         self._thumbnails: deque[str] = deque(maxlen=REMEMBERED)  # of the answers, the latest first, as HTML
@@ -159,7 +159,7 @@ class DigitPad(widgets.VBox):
             self._say("this pad has no recognizer: make it with DigitPad(Recognizer.load())")
             return None
         try:
-            digits = split(self._surface.ink, self.recognizer)
+            digits = split(self._surface.ink.drawing, self.recognizer)
         except Exception:
             self._show_answer([])
             raise
@@ -216,7 +216,9 @@ class DigitPad(widgets.VBox):
         """A picture of the pad in use by somebody who drew a 3."""
         drawing = sample_drawing(3, seed=1, size=(self._surface.width, self._surface.height))
         digits = []
-        if type(self.recognizer) is Recognizer:  # a function of the reader's is not asked before anything is drawn
+        if self.recognizer and isinstance(
+            self.recognizer.model, nn.Module
+        ):  # a function of the reader's is not asked before anything is drawn
             with suppress(Exception):  # a network that fails says so when it is asked
                 digits = split(drawing, self.recognizer)
         boxes = [digit.box for digit in digits] or [red_rectangle(drawing)]
@@ -408,7 +410,7 @@ class DigitPad(widgets.VBox):
         if self._answered:
             return [*self._answered, new] if new else self._answered
         try:
-            return [red_rectangle(self._surface.ink)]
+            return [red_rectangle(self._surface.ink.drawing)]
         except EmptyDrawing:
             return []
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from mnist_kit.recognizer import Prediction
-from mnist_kit.splitting import Box, ReadDigit, as_text
+from mnist_kit.segmentation import Box, ReadDigit, as_text
 
 PAGE, INK, RED, TEXT = "#e4e4e4", "#0099ff8c", "#ff2200", "#202020"  # as in pad.css, in JupyterLab's light theme
 PANEL_WIDTH = 220  # px; of the answer beside the page, in a picture

@@ -27,6 +27,8 @@ WIDEST_PEN = 0.2  # of the shorter side; what is wider is no stroke but a shadow
 EVEN = 3  # grey levels; paper that varies no more is even
 LEAST_CONTRAST = 10  # grey levels between ink and even paper
 LEAST_SHARE = 0.07  # of the light that ink takes away, in a photograph
+PEN_SIDE = 80  # px; of a digit while its pen is measured
+PENS = 2.0, 3.0, 4.0, 6.0  # px of 20: narrower pens are drawn as the second, wider than the last as the third
 SPECK = 0.08  # of the largest piece's longest side: shorter ones are dropped
 
 
@@ -147,7 +149,7 @@ def _light_ink(small: np.ndarray) -> bool:
     light = np.stack([grey / _closed(grey, side, cv2.MORPH_OPEN) - 1 for side in sides])
     visible = 0.5 * np.sort(np.maximum(dark[-1], light[-1]), axis=None)[-10]
     lengths = [((ink > visible).sum(axis=(1, 2)) / sides**2).max() for ink in (dark, light)]
-    return lengths[1] > 1.5 * lengths[0]  # mostly, ink is dark
+    return lengths[1] > 1.25 * lengths[0]  # mostly, ink is dark
 
 
 def _closed(small: np.ndarray, share: float, operation: int) -> np.ndarray:
@@ -342,37 +344,27 @@ def even_pen(raster: np.ndarray) -> np.ndarray:
     theirs already, only the brightness changes; otherwise the strokes are drawn wider or narrower around their middle,
     in a picture of their own size. The width is measured once the longest side is 20 px.
     """
-    raster = raster[_box(raster > 0)]
-    if raster.size == 0:
+    left, top, width, height = cv2.boundingRect(raster)
+    if width == 0:
         return raster
+    raster = raster[top : top + height, left : left + width]
     if raster.max() < 255:
         raster = np.rint(raster * np.float32(255 / raster.max())).astype(np.uint8)
     scale = PEN_SIDE / max(raster.shape)
     size = [max(1, round(side * scale)) for side in raster.shape[::-1]]
     large = cv2.resize(raster, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     around = cv2.dilate(large, np.ones((PEN_SIDE // 6, PEN_SIDE // 6)))  # faint strokes are strokes too
-    inside = np.pad((large > INK_SHARE * around) & (large > 0.15 * 255), PEN_SIDE // 8).astype(np.uint8)
+    inside = np.pad((large > 0.5 * around) & (large > 0.15 * 255), PEN_SIDE // 8).astype(np.uint8)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     width = 4 * depth[inside > 0].mean() - 1  # a stroke's pixels are a quarter of its width deep, on average
-    narrowest, thin, thick, widest = (PEN_SIDE / DIGIT_SIDE * width for width in PENS)
+    narrowest, thin, thick, widest = (PEN_SIDE / 20 * pen for pen in PENS)
     if narrowest <= width <= widest:
         return raster
     away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
     usual = thin if width < narrowest else thick
-    offset = depth - away + (usual - width) / 2
-    if width > usual and KEEP:  # what is narrower than the rest stays too
-        ridge = (depth < cv2.dilate(depth, np.ones((3, 3))) - SLOPE) | (depth < width / 8)
-        middle = cv2.distanceTransform(ridge.astype(np.uint8), cv2.DIST_L2, 5)
-        offset = np.maximum(offset, usual * KEEP - middle)
+    offset = depth - away + (usual - width) / 2  # px by which a pixel is inside the new stroke
+    if width > usual:  # what is narrower than the rest stays too
+        beside = (depth < cv2.dilate(depth, np.ones((3, 3))) - 0.5) | (depth < width / 8)
+        middle = cv2.distanceTransform(beside.astype(np.uint8), cv2.DIST_L2, 5)
+        offset = np.maximum(offset, usual / 3 - middle)
     return np.rint(255 * (offset + 0.5).clip(0, 1)).astype(np.uint8)
-
-
-def _box(mask: np.ndarray) -> tuple[slice, slice]:
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return slice(top, top + height), slice(left, left + width)
-
-
-PEN_SIDE, DIGIT_SIDE = 80, 20
-INK_SHARE = 0.4
-SLOPE=.5; KEEP=1/3
-PENS = 2.0, 3.0, 4.0, 6.0

@@ -15,7 +15,7 @@ import traitlets
 
 from mnist_kit.errors import DrawingError, MnistKitError
 from mnist_kit.files import PACKAGE
-from mnist_kit.ink import MAX_SIDE, Drawing, Ink, Stroke, as_points, as_pressure, as_radius
+from mnist_kit.ink import MAX_SIDE, Drawing, Stroke, as_points, as_pressure, as_radius
 
 LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
 MOST_POINTS = 10_000  # in one message; a pen makes some ten in the 16 ms between two
@@ -34,6 +34,69 @@ def one_at_a_time(method: Callable) -> Callable:
             return method(self, *arguments, **options)
 
     return locked
+
+
+class Ink:
+    """A drawing that grows: strokes as lists of points, undone and redone by list."""
+
+    def __init__(self, width: int, height: int):
+        self.width, self.height = width, height
+        self._states, self._now, self._growing = [()], 0, False  # a state is a tuple of strokes
+
+    @property
+    def strokes(self) -> tuple[Stroke, ...]:
+        return self._states[self._now]
+
+    @property
+    def drawing(self) -> Drawing:
+        return Drawing(self.width, self.height, self.strokes)
+
+    @property
+    def raster(self) -> np.ndarray:
+        return self.drawing.raster()
+
+    def pen_down(self, x, y, radius=10.0, erase=False, pressure=None) -> None:
+        stroke = Stroke([[x, y]], radius, erase, None if pressure is None else [pressure])
+        self._push((*self.strokes, stroke))
+        self._growing = True
+
+    def pen_move(self, points, pressure=None) -> np.ndarray:
+        if not self._growing:
+            raise DrawingError("there is no stroke to go on with; call pen_down first")
+        points, last = as_points(points), self.strokes[-1]
+        if last.pressure is not None:
+            pressure = (
+                np.full(len(points), last.pressure[-1]) if pressure is None else as_pressure(pressure, len(points))
+            )
+            pressure = np.concatenate([last.pressure, pressure])
+        else:
+            pressure = None
+        grown = Stroke(np.concatenate([last.points, points]), last.radius, last.erase, pressure)
+        self._states[self._now] = (*self.strokes[:-1], grown)
+        return np.concatenate([last.points[-1:], points])
+
+    def undo(self) -> bool:
+        return self._go(-1)
+
+    def redo(self) -> bool:
+        return self._go(1)
+
+    def clear(self) -> None:
+        if self.strokes:
+            self._push(())
+
+    def replace(self, drawing: Drawing) -> None:
+        self._push(drawing.strokes)
+
+    def _push(self, strokes) -> None:
+        self._states[self._now + 1 :] = [strokes]
+        self._now, self._growing = self._now + 1, False
+
+    def _go(self, step: int) -> bool:
+        if not 0 <= self._now + step < len(self._states):
+            return False
+        self._now, self._growing = self._now + step, False
+        return True
 
 
 class Surface(anywidget.AnyWidget):
