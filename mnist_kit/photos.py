@@ -28,7 +28,7 @@ EVEN = 3  # grey levels; paper that varies no more is even
 LEAST_CONTRAST = 10  # grey levels between ink and even paper
 LEAST_SHARE = 0.07  # of the light that ink takes away, in a photograph
 PEN_SIDE = 80  # px; of a digit while its pen is measured
-PENS = 2.0, 3.0, 4.0, 6.0  # px of 20: narrower pens are drawn as the second, wider than the last as the third
+PENS = 1.8, 3.0, 4.0, 6.0  # px of 20: narrower pens are drawn as the second, wider than the last as the third
 SPECK = 0.08  # of the largest piece's longest side: shorter ones are dropped
 
 
@@ -55,9 +55,10 @@ def _ink(grey: np.ndarray) -> np.ndarray:
         if ink.any():
             return ink
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    paper = int(np.argmax(_share_near(border)))
-    if _share_near(grey)[paper] >= 0.4:
-        return _on_even_paper(grey.astype(np.float32) - paper)
+    level = int(_share_near(border).argmax())
+    if _share_near(grey)[level] >= 0.4:
+        paper = np.median(border[np.abs(border.astype(np.int16) - level) <= EVEN])
+        return _on_even_paper(grey.astype(np.float32) - np.float32(paper))
     return _on_photographed_paper(grey)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mnist_kit.errors import ImageError
-from mnist_kit.ink import Drawing, Stroke
+from mnist_kit.ink import Drawing
 
 Range = tuple[float, float]  # what a value is drawn from, evenly; two equal ends fix it
 
