@@ -201,10 +201,26 @@ def _pieces(share: np.ndarray, tiny: bool) -> np.ndarray:
     kept = maximum(share, pieces, np.arange(len(sides))) >= 0.5
     kept[0] = False  # not ink
     kept &= sides >= (0 if tiny else 0.02 * max(ink.shape))
+    kept[_frames(pieces, boxes, kept)] = False
     kept &= sides >= SPECK * sides[kept].max(initial=0)
     kept &= ~_beside_the_sheet(pieces, sides, kept)
     ink[cv2.dilate(kept[pieces].astype(np.uint8), np.ones((3, 3))) == 0] = 0
     return ink
+
+
+def _frames(pieces: np.ndarray, boxes: np.ndarray, kept: np.ndarray) -> list[int]:
+    """Which pieces are a rectangle, drawn or printed, straight or not, around others."""
+    frames = []
+    for piece in np.nonzero(kept)[0]:
+        left, top, width, height, _ = boxes[piece]
+        x, y, w, h = boxes[kept, :4].T
+        inside = (x > left) & (y > top) & (x + w < left + width) & (y + h < top + height)
+        if np.maximum(w, h)[inside].max(initial=0) > 0.15 * max(width, height):
+            window = (pieces[top : top + height, left : left + width] == piece).astype(np.uint8)
+            hull = cv2.convexHull(cv2.findNonZero(window))
+            if cv2.contourArea(hull) > 0.87 * math.prod(cv2.minAreaRect(hull)[1]):
+                frames.append(piece)
+    return frames
 
 
 def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray, kept: np.ndarray) -> np.ndarray:
