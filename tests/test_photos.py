@@ -25,7 +25,7 @@ def recognizer() -> Recognizer:
 
 def drawn(digit: int, width: float = 20) -> np.ndarray:
     """A digit in the middle of SIDE × SIDE, drawn by a pen of `width` px, float64 in [0, 1]."""
-    drawing = sample_drawing(digit, 3, (SIDE, SIDE))
+    drawing = sample_drawing(digit, 1, (SIDE, SIDE))
     return replace(drawing, strokes=[replace(s, radius=width / 2) for s in drawing.strokes]).raster() / 255
 
 
