@@ -1,61 +1,255 @@
-"""Photos: any picture of dark ink on light paper, or light on dark, as a raster."""
+"""Photos: any picture of what somebody wrote, as white ink on black.
+
+A picture is decoded, and its paper found: even in drawing programs and scans, shaded and grainy in photographs, where a
+morphological closing gives the paper's brightness under the ink. What is darker than the paper (or lighter, on a
+blackboard) is ink, but for printed lines, frames, the edges of the sheet, JPEG's ringing, grain and specks.
+"""
 
 import math
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageOps
+from scipy.ndimage import maximum
 
 from mnist_kit.errors import ImageError
 
 MIN_SIDE, MAX_PIXELS = 3, 64_000_000  # smaller has no border around its ink; larger is refused before it is decoded
 WORK_SIDE = 1024  # px; larger pictures are reduced to about this before anything is computed
-SIDE = 28  # px; pictures of this size have faint edge pixels and are never smoothed
-LEAST_CONTRAST = 26  # of 255; fainter differences from the paper are not ink
+TINY = 32  # px; in smaller pictures every pixel may be part of a digit
+LINES_SIDE = 512  # px; printed lines are looked for in a picture of this size
+THICKEST_LINE = 0.015  # of the shorter side; what is thicker is no printed line
+PAPER_SIDE = 160  # px; the lighting is looked for in a picture of this size
+WIDEST_PEN = 0.2  # of the shorter side; what is wider is no stroke but a shadow, a table, a background
+EVEN = 3  # grey levels; paper that varies no more is even
+LEAST_CONTRAST = 10  # grey levels between ink and even paper
+LEAST_SHARE = 0.07  # of the light that ink takes away, in a photograph
+PEN_SIDE = 80  # px; of a digit while its pen is measured
+PENS = 1.8, 3.0, 4.0, 6.0  # px of 20: narrower pens are drawn as the second, wider than the last as the third
+SPECK = 0.08  # of the largest piece's longest side: shorter ones are dropped
 
 
 def as_raster(picture) -> np.ndarray:
     """Any picture of dark ink on light paper, or light on dark, as uint8 (height, width): white ink on black.
 
-    picture: a PIL image of any mode; an array (H, W), (1, H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of booleans, of
-    8- or 16-bit whole numbers, or of floats in 0–1 or 0–255; or the path of an image file. See-through parts are
-    paper. The paper's brightness is taken from the border; where that is uneven or grainy, as in a photograph, the
-    lighting is evened out and the grain dropped. The darkest ink becomes 255. Pictures whose longer side is above
-    1,024 px come back smaller, by a whole factor.
+    picture: a PIL image of any mode; an array or tensor (H, W), (1, H, W), (1, 1, H, W), (H, W, 1), (H, W, 3),
+    (H, W, 4) or (3, H, W) of booleans, of 8- or 16-bit whole numbers, or of floats in 0–1 or 0–255; or the path of an
+    image file. See-through parts are paper. The darkest ink becomes 255. Even pictures of at most 32 px keep their grey
+    levels. Pictures whose longer side is above 1,024 px come back smaller, by a whole factor.
 
     Raises ImageError for a missing or damaged file, another shape or range, NaN, a side below 3 px, and more than
     64 million pixels. A picture without ink gives an all-black raster, which the framings refuse.
     """
-    grey = _grey(picture)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).astype(np.float32)
-    paper = np.median(border)
-    if np.percentile(np.abs(border - paper), 90) <= 2:  # even paper: 256 levels say it all
-        levels = np.arange(256, dtype=np.float32) - paper
-        present = levels[grey.min()], levels[grey.max()]
-        # The ringing of a JPEG is not ink, but the faint edge pixels of a 28 × 28 digit are.
-        return _whitened(levels, *present, 0.08 if max(grey.shape) > SIDE else 0)[grey]
-    difference = _smooth(grey.astype(np.float32)) - _lighting(grey.astype(np.float32))
+    return _ink(_most_contrast(_decode(picture)))
+
+
+def _ink(grey: np.ndarray) -> np.ndarray:
+    """The ink of a picture, uint8 (H, W), as uint8 (H, W); of a picture in a frame, the ink inside of it."""
+    inside = _inside_frame(grey)
+    if inside is not None:
+        ink = np.zeros_like(grey)
+        ink[inside] = _ink(grey[inside])
+        if ink.any():
+            return ink
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    level = int(_share_near(border).argmax())
+    if _share_near(grey)[level] >= 0.4:
+        paper = np.median(border[np.abs(border.astype(np.int16) - level) <= EVEN])
+        return _on_even_paper(grey.astype(np.float32) - np.float32(paper))
+    return _on_photographed_paper(grey)
+
+
+def _share_near(grey: np.ndarray) -> np.ndarray:
+    """For each grey level the share of pixels that are within EVEN of it, float64 (256,)."""
+    counts = np.bincount(grey.ravel(), minlength=256)
+    return np.convolve(counts, np.ones(2 * EVEN + 1), "same") / grey.size
+
+
+def _inside_frame(grey: np.ndarray) -> tuple[slice, slice] | None:
+    """Where the picture is that lies in an even frame: on a page, within a line, with a border of another colour."""
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    shares = _share_near(border)
+    if shares.max() < 0.9:
+        return None
+    like_border = (np.abs(grey.astype(np.int16) - int(shares.argmax())) <= 2 * EVEN).astype(np.uint8)
+    pieces = cv2.connectedComponents(like_border, connectivity=4)[1]
+    at_border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+    inner = ~np.isin(pieces, at_border[at_border > 0])
+    left, top, width, height = cv2.boundingRect(inner.astype(np.uint8))
+    if min(width / grey.shape[1], height / grey.shape[0]) < 0.3 or (height, width) == grey.shape:
+        return None
+    trim = max(1, round(0.01 * min(width, height)))  # the edge itself is blurred
+    rows, columns = slice(top + trim, top + height - trim), slice(left + trim, left + width - trim)
+    window = inner[rows, columns]
+    if min(window.shape) < MIN_SIDE:
+        return None
+    edge = np.concatenate([window[0], window[-1], window[:, 0], window[:, -1]])
+    return (rows, columns) if edge.mean() > 0.9 else None
+
+
+def _on_even_paper(difference: np.ndarray) -> np.ndarray:
+    """difference: float32 (H, W), from the paper in grey levels."""
     low, high = difference.min(), difference.max()
-    return _whitened(difference, low, high, max(5 * _spread(difference) / max(high, -low, 1), 1 / 3))
-
-
-def _whitened(difference: np.ndarray, low: float, high: float, grain: float) -> np.ndarray:
-    """`difference` from the paper, float32, as uint8 of the same shape: ink up to 255, what is below `grain` × it 0.
-
-    low, high: what of it is there; the farther of the two is the ink's.
-    """
-    sign, peak = (1, high) if high >= -low else (-1, -low)
-    if peak * (1 - grain) < LEAST_CONTRAST:
+    if high < -low:
+        difference, high = -difference, -low
+    if high < LEAST_CONTRAST:
         return np.zeros(difference.shape, np.uint8)
-    difference = difference * sign
-    ink = np.where(difference > grain * peak, difference * (255 / peak), 0)
-    return np.rint(ink.clip(0, 255)).astype(np.uint8)
+    share = difference.clip(0) / high
+    tiny = max(share.shape) <= TINY
+    far = cv2.dilate((share > 0.25).astype(np.uint8), np.ones((7, 7))) == 0
+    rough = far.any() and (difference[far] != 0).mean() > 0.02  # a drawing's paper is of one colour, a JPEG's is not
+    floor = 0.15 if rough else 0 if tiny else 0.08
+    share[share < floor] = 0
+    if not tiny:
+        share = _without_lines(share, floor)
+    return _pieces(share, tiny)
 
 
-def _grey(picture) -> np.ndarray:
-    """The picture as uint8 (height, width), see-through parts as paper, reduced to a workable size."""
+def _on_photographed_paper(grey: np.ndarray) -> np.ndarray:
+    smooth = grey
+    if min(grey.shape) > 5 * TINY:
+        smooth = cv2.GaussianBlur(cv2.medianBlur(grey, 5), (0, 0), 1.2)
+    share = _paper_and_ink(smooth)
+    noise = 1.4826 * np.median(np.abs(share - np.median(share)))
+    floor = max(LEAST_SHARE, 5 * noise)
+    share = _without_lines(share.clip(0), floor)
+    candidates = share[share > floor]
+    if candidates.size == 0:
+        return np.zeros(grey.shape, np.uint8)
+    levels = np.rint(candidates * 255).clip(0, 255).astype(np.uint8)
+    threshold = max(cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)[0] / 255, LEAST_SHARE)
+    full = np.median(candidates[candidates >= threshold])
+    low = 0.5 * threshold
+    share = ((share - low) / max(full - low, 1e-6)).clip(0, 1)
+    return _pieces(share, max(share.shape) <= TINY)
+
+
+def _paper_and_ink(grey: np.ndarray) -> np.ndarray:
+    """The share of the light that ink takes away in each pixel, float32 (H, W)."""
+    height, width = grey.shape
+    scale = min(1, PAPER_SIDE / max(height, width))
+    size = max(3, round(width * scale)), max(3, round(height * scale))
+    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    if _light_ink(small):
+        grey, small = 255 - grey, 255 - small
+    paper = _closed(small, WIDEST_PEN, cv2.MORPH_CLOSE)
+    paper = cv2.erode(paper, np.ones((3, 3)))  # an edge of the sheet belongs to its darker side
+    paper = cv2.GaussianBlur(paper, (0, 0), 1)
+    paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
+    return 1 - (grey + np.float32(1)) / (paper + np.float32(1))
+
+
+def _light_ink(small: np.ndarray) -> bool:
+    """Whether the strokes of a picture are lighter than the rest: long and narrow, unlike the gaps between strokes."""
+    grey = small.astype(np.float32) + 8
+    sides = np.array([0.02, 0.04, 0.08, WIDEST_PEN])
+    dark = np.stack([_closed(grey, side, cv2.MORPH_CLOSE) / grey - 1 for side in sides])
+    light = np.stack([grey / _closed(grey, side, cv2.MORPH_OPEN) - 1 for side in sides])
+    visible = 0.5 * np.sort(np.maximum(dark[-1], light[-1]), axis=None)[-10]
+    lengths = [((ink > visible).sum(axis=(1, 2)) / sides**2).max() for ink in (dark, light)]
+    return lengths[1] > 1.25 * lengths[0]  # mostly, ink is dark
+
+
+def _closed(small: np.ndarray, share: float, operation: int) -> np.ndarray:
+    """A picture closed or opened by a disc whose diameter is a `share` of its shorter side, reflected at its edges."""
+    side = max(3, round(share * min(small.shape)) | 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    around = np.pad(small.astype(np.float32), side, "reflect", reflect_type="odd")  # a gradient goes on as it was
+    return cv2.morphologyEx(around, operation, disc)[side:-side, side:-side]
+
+
+def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
+    """The ink without what is printed on ruled and squared paper: two or more thin lines right across the picture.
+
+    share: float32 (H, W), of the light that ink takes away; less than `floor` is none.
+    """
+    scale = min(1, LINES_SIDE / max(share.shape))
+    small = cv2.resize(share, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    mask = (small > floor).astype(np.uint8)
+    length = round(0.6 * min(small.shape))
+    found = cv2.HoughLinesP(mask, 1, np.pi / 360, length // 2, minLineLength=length, maxLineGap=max(2, length // 12))
+    depth = cv2.dilate(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.ones((3, 3)))
+    darkest = cv2.dilate(small, np.ones((3, 3)))
+    printed, places = np.zeros_like(share), set()
+    for x, y, x1, y1 in [] if found is None else found.reshape(-1, 4).tolist():
+        upright = abs(y1 - y) > abs(x1 - x)
+        slope = (x1 - x) / (y1 - y) if upright else (y1 - y) / (x1 - x)
+        along = np.arange(small.shape[0 if upright else 1])
+        across = np.rint(x + slope * (along - y) if upright else y + slope * (along - x)).astype(int)
+        if abs(slope) > 0.25 or across.min() < 0 or across.max() >= small.shape[1 if upright else 0]:
+            continue
+        line = (along, across) if upright else (across, along)
+        radius = np.median(depth[line])
+        covered = (depth[line] > 0).mean()
+        if covered > 0.6 and radius < THICKEST_LINE * min(small.shape):
+            ends = [(round(line[1][end] / scale), round(line[0][end] / scale)) for end in (0, -1)]
+            cv2.line(printed, *ends, float(np.median(darkest[line])), math.ceil((2 * radius + 1) / scale))
+            if covered > 0.9:
+                places.add((upright, across[len(across) // 2] // 8))
+    return np.where(share < 1.5 * printed, 0, share) if len(places) > 1 else share
+
+
+def _pieces(share: np.ndarray, tiny: bool) -> np.ndarray:
+    """share: float32 (H, W) in [0, 1]. As uint8, without specks, frames and the edges of the sheet."""
+    ink = np.rint(share * 255).astype(np.uint8)
+    mask = (share > 0.25).astype(np.uint8)
+    pieces, boxes = cv2.connectedComponentsWithStats(mask, connectivity=8)[1:3]
+    sides = boxes[:, 2:4].max(axis=1)
+    kept = maximum(share, pieces, np.arange(len(sides))) >= 0.5
+    kept[0] = False  # not ink
+    kept &= sides >= (0 if tiny else 0.02 * max(ink.shape))
+    kept[_frames(pieces, boxes, kept)] = False
+    kept &= sides >= SPECK * sides[kept].max(initial=0)
+    kept &= ~_beside_the_sheet(pieces, sides, kept)
+    ink[cv2.dilate(kept[pieces].astype(np.uint8), np.ones((3, 3))) == 0] = 0
+    return ink
+
+
+def _frames(pieces: np.ndarray, boxes: np.ndarray, kept: np.ndarray) -> list[int]:
+    """Which pieces are a rectangle, drawn or printed, straight or not, around others."""
+    frames = []
+    for piece in np.nonzero(kept)[0]:
+        left, top, width, height, _ = boxes[piece]
+        x, y, w, h = boxes[kept, :4].T
+        inside = (x > left) & (y > top) & (x + w < left + width) & (y + h < top + height)
+        if np.maximum(w, h)[inside].max(initial=0) > 0.15 * max(width, height):
+            window = (pieces[top : top + height, left : left + width] == piece).astype(np.uint8)
+            hull = cv2.convexHull(cv2.findNonZero(window))
+            if cv2.contourArea(hull) > 0.87 * math.prod(cv2.minAreaRect(hull)[1]):
+                frames.append(piece)
+    return frames
+
+
+def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which pieces are a strip or a wedge along the border, or a stub at it, beside ink that is not, bool (n,)."""
+    border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+    contact = np.bincount(border, minlength=len(sides))
+    near = math.ceil(0.1 * min(pieces.shape))
+    deep = np.bincount(pieces[near:-near, near:-near].ravel(), minlength=len(sides))
+    area = np.bincount(pieces.ravel(), minlength=len(sides))
+    strips = kept & (contact > 0.5 * sides) & (deep < 0.1 * area)
+    stubs = kept & (contact > 0) & (sides < 0.3 * sides[kept & ~strips].max(initial=0))
+    return (strips | stubs) & (kept & ~strips).any()
+
+
+def _most_contrast(colour: np.ndarray) -> np.ndarray:
+    """A picture, uint8 (H, W) or (H, W, 3), as grey, uint8 (H, W), or the colour in which its ink shows more."""
+    if colour.ndim == 2:
+        return colour
+    grey = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+    if np.ptp(colour, axis=2).max() < 24:
+        return grey
+    channels = [grey, *cv2.split(colour)]
+    low, high = np.percentile(np.stack(channels), (0.5, 99.5), axis=(1, 2))
+    spread = (high - low) * (1.25, 1, 1, 1)
+    return channels[int(spread.argmax())]
+
+
+def _decode(picture) -> np.ndarray:
+    """The picture as uint8 (H, W) or (H, W, 3), see-through parts as paper, reduced to a workable size."""
     if isinstance(picture, str | os.PathLike):
         image = _open(Path(picture))
     elif isinstance(picture, Image.Image):
@@ -69,7 +263,7 @@ def _grey(picture) -> np.ndarray:
             image = _on_paper(image.convert("RGBA"))
         elif image.mode[0] in "IF":  # 16 or 32 bits a pixel
             image = _from_array(np.asarray(image))
-        image = image.convert("L")
+        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
     except ImageError:
         raise
     except Exception as error:  # decoders raise whatever they stumble on
@@ -79,35 +273,53 @@ def _grey(picture) -> np.ndarray:
 
 
 def _open(path: Path) -> Image.Image:
+    if not path.exists():
+        raise ImageError(f"there is no file {path}")
+    if not path.is_file():  # a named pipe would be waited for
+        raise ImageError(f"{path} cannot be read as a picture: it is no file")
     try:
+        if path.suffix.lower() in (".heic", ".heif"):
+            _register_heif(path)
         image = Image.open(path)
         _check_size(*image.size)
-        image.draft("L", (WORK_SIDE, WORK_SIDE))  # lets a JPEG be decoded at a fraction of its size
+        image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # lets a JPEG be decoded at a fraction of its size
         image.load()
     except ImageError:
         raise
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no file {path}") from error
     except Exception as error:  # decoders raise whatever they stumble on
         raise ImageError(f"{path} cannot be read as a picture: {error}. Is it PNG, JPEG or the like?") from error
     return image
 
 
+def _register_heif(path: Path) -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            f"{path} is a HEIC picture; `pip install pillow-heif` to read it, or save it as JPEG"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
 def _from_array(picture) -> Image.Image:
     try:
         if isinstance(picture, torch.Tensor):
-            picture = picture.detach().cpu().numpy()
+            dense = picture.detach().to_dense() if picture.layout != torch.strided else picture.detach()
+            dense = dense.dequantize() if dense.is_quantized else dense
+            picture = (dense.float() if dense.dtype == torch.bfloat16 else dense).cpu().numpy()
         array = np.asarray(picture)
     except Exception as error:
         raise ImageError(f"a {type(picture).__name__} is no picture: {error}") from error
-    if array.ndim == 3 and array.shape[0] == 1:
+    while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (3, 4):
+        array = np.moveaxis(array, 0, 2)
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise ImageError(
-            f"a picture is an array of shape (H, W), (1, H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
-            f"not {array.shape} of {array.dtype}"
+            "a picture is an array of shape (H, W), (1, H, W), (1, 1, H, W), (H, W, 1), (H, W, 3), (H, W, 4) or "
+            f"(3, H, W), not {array.shape} of {array.dtype}"
         )
     height, width = array.shape[:2]
     _check_size(width, height)
@@ -119,8 +331,10 @@ def _from_array(picture) -> Image.Image:
             f"pixels go from 0 to 1, 0 to 255, or (whole numbers) 0 to 65,535; these of {array.dtype} go from {low} "
             f"to {high}"
         )
+    if array.dtype == np.uint8 and high > 1:
+        return Image.fromarray(np.ascontiguousarray(array))
     scale = 255 if high <= 1 else 1 if high <= 255 else 255 / 65535
-    return Image.fromarray(array if array.dtype == np.uint8 and scale == 1 else np.rint(array * scale).astype(np.uint8))
+    return Image.fromarray(np.rint(array * np.float32(scale)).astype(np.uint8))
 
 
 def _check_size(width: int, height: int) -> None:
@@ -140,29 +354,34 @@ def _on_paper(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(paper, image)
 
 
-def _smooth(grey: np.ndarray) -> np.ndarray:
-    """Take grain away; in small pictures a pen is no wider than the filter, and they stay as they are."""
-    if min(grey.shape) < 5 * SIDE:
-        return grey
-    image = Image.fromarray(grey.astype(np.uint8))
-    return np.asarray(image.filter(ImageFilter.MedianFilter(5)).filter(ImageFilter.BoxBlur(1)), np.float32)
+def even_pen(raster: np.ndarray) -> np.ndarray:
+    """The same strokes, as bright as can be, by a pen like those of MNIST's writers: uint8 (h, w).
 
-
-def _spread(values: np.ndarray) -> float:
-    """The standard deviation of the bulk of `values`, blind to outliers (1.4826 × the median deviation)."""
-    return 1.4826 * np.median(np.abs(values - np.median(values)))
-
-
-def _lighting(grey: np.ndarray) -> np.ndarray:
-    """The paper's brightness in every pixel: a quadratic surface fitted to what is not ink, (height, width)."""
-    height, width = grey.shape
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1, dtype=np.float32)
-    step = math.ceil(max(height, width) / 64)
-    samples, values = terms[::step, ::step].reshape(-1, 6), grey[::step, ::step].ravel()
-    paper = np.ones(len(values), bool)
-    for _ in range(5):
-        surface = np.linalg.lstsq(samples[paper], values[paper])[0]
-        deviation = values - samples @ surface
-        paper = np.abs(deviation) <= 2.5 * _spread(deviation) + 1
-    return terms @ surface
+    raster: uint8 (height, width), white ink on black; its largest extent should be one digit. Where its pen is like
+    theirs already, only the brightness changes; otherwise the strokes are drawn wider or narrower around their middle,
+    in a picture of their own size. The width is measured once the longest side is 20 px.
+    """
+    left, top, width, height = cv2.boundingRect(raster)
+    if width == 0:
+        return raster
+    raster = raster[top : top + height, left : left + width]
+    if raster.max() < 255:
+        raster = np.rint(raster * np.float32(255 / raster.max())).astype(np.uint8)
+    scale = PEN_SIDE / max(raster.shape)
+    size = [max(1, round(side * scale)) for side in raster.shape[::-1]]
+    large = cv2.resize(raster, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    around = cv2.dilate(large, np.ones((PEN_SIDE // 6, PEN_SIDE // 6)))  # faint strokes are strokes too
+    inside = np.pad((large > 0.5 * around) & (large > 0.15 * 255), PEN_SIDE // 8).astype(np.uint8)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+    width = 4 * depth[inside > 0].mean() - 1  # a stroke's pixels are a quarter of its width deep, on average
+    narrowest, thin, thick, widest = (PEN_SIDE / 20 * pen for pen in PENS)
+    if narrowest <= width <= widest:
+        return raster
+    away = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+    usual = thin if width < narrowest else thick
+    offset = depth - away + (usual - width) / 2  # px by which a pixel is inside the new stroke
+    if width > usual:  # what is narrower than the rest stays too
+        beside = (depth < cv2.dilate(depth, np.ones((3, 3))) - 0.5) | (depth < width / 8)
+        middle = cv2.distanceTransform(beside.astype(np.uint8), cv2.DIST_L2, 5)
+        offset = np.maximum(offset, usual / 3 - middle)
+    return np.rint(255 * (offset + 0.5).clip(0, 1)).astype(np.uint8)
