@@ -42,9 +42,14 @@ WIDTH, HEIGHT = 1.2, 0.75  # a digit wider than so many times its height, or low
 DOUBTFUL = 0.9  # probability × likeness below which a piece is cut,
 NARROW = 0.6  # unless it is narrower than so many times its height
 MAX_CUTS = 4
-CUT = 0.5  # the cost of a cut
+UNLIKE = 4.0  # the cost of what is no digit at all
+APART = 1.5  # the cost of two digits in place of one,
+TOUCH, PITCH = 8.0, 0.6  # where they touch and are closer than PITCH from middle to middle,
+CROSSED = 6.0  # where a cut crosses ink, per height of it,
+CUT = 2.5  # where a stroke of the pen is cut, which few people draw through two digits
+SIDEWAYS = 0.02  # px of ink that a cut crosses rather than going aside by a pixel
 WIDEST = 2.0  # wider pieces are never joined
-LEFT_OUT = 4.0  # the cost of a low piece that belongs to no digit
+LEFT_OUT = 6.0  # the cost of a low piece that belongs to no digit
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,17 +241,47 @@ def _parts(piece: _Piece, prediction: Prediction, height: float) -> list[_Piece]
     wide = piece.width > NARROW * piece.height and piece.height > 0.6 * height
     if prediction.confidence >= DOUBTFUL or not wide:
         return [piece]
-    sums = piece.raster.sum(axis=0, dtype=float) / 255
-    apart = max(3, piece.height // 5)  # between cuts and from the ends, px
+    seams, crossed = _seams(piece.raster)
+    apart = max(3, piece.height // 5)  # between seams and from the ends, px
     cuts = []
-    for column in (np.argsort(sums[apart:-apart], kind="stable") + apart).tolist():
+    for column in (np.argsort(crossed[apart:-apart], kind="stable") + apart).tolist():
         if len(cuts) < MAX_CUTS and all(abs(column - cut) >= apart for cut in cuts):
             cuts.append(column)
+    cuts.sort()
+    edges = [0 * seams[:, :1], *np.sort(seams[:, cuts], axis=1).T[..., None], 0 * seams[:, :1] + piece.width]
+    columns = np.arange(piece.width)
+    slices = [piece.raster * ((columns >= start) & (columns < end)) for start, end in pairwise(edges)]
+    inks = [0.0, *crossed[cuts].clip(min=1).tolist()]
     return [
-        _cropped(piece.raster[:, start:end], piece.left + start, piece.top, piece.inset, max(1.0, float(sums[start])))
-        for start, end in pairwise([0, *sorted(cuts), piece.width])
-        if piece.raster[:, start:end].any()
+        _cropped(part, piece.left, piece.top, piece.inset, ink)
+        for part, ink in zip(slices, inks, strict=True)
+        if part.any()
     ]
+
+
+def _seams(raster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ways from the top to the bottom of `raster`, uint8 (h, w), that cross the least ink.
+
+    Returns their columns in each row, int (h, w), and how much ink each crosses, float (w,), px: one way through each
+    pixel of the middle row. From row to row a way moves by at most one column.
+    """
+    height, width = raster.shape
+    middle = height // 2
+    ink = np.pad(raster / 255.0, ((0, 0), (1, 1)), constant_values=np.inf)  # nothing leads around
+    seams, crossed = np.empty((height, width), int), -ink[middle, 1:-1]
+    seams[middle] = np.arange(width)
+    for rows in (range(middle + 1), range(height - 1, middle - 1, -1)):
+        cost, steps = np.where(np.isinf(ink[0]), np.inf, 0.0), []
+        for row in rows:
+            near = np.stack([cost[1:-1], cost[:-2] + SIDEWAYS, cost[2:] + SIDEWAYS])
+            steps.append(np.array([0, -1, 1])[near.argmin(axis=0)])
+            cost = np.pad(near.min(axis=0), 1, constant_values=np.inf) + ink[row]
+        crossed = crossed + cost[1:-1]
+        way = np.arange(width)
+        for row, step in zip(rows[:0:-1], steps[:0:-1], strict=True):
+            way = way + step[way]
+            seams[row - (rows[1] - rows[0])] = way
+    return seams, crossed
 
 
 def _height(line: list[_Piece]) -> float:
@@ -290,16 +325,36 @@ def _cheapest(line: list[_Piece], runs: dict[tuple[int, int], Answer]) -> list[A
 
 def _cost(digit: _Piece, parts: list[_Piece], before: list[_Piece], prediction: Prediction, height: float) -> float:
     """What it costs to call `parts`, joined to `digit`, one digit, and to separate it from the pieces `before` it."""
-    cost = -math.log(max(prediction.confidence, 1e-6))
+    cost = min(-math.log(max(prediction.confidence, 1e-6)), UNLIKE)
     cost += 4 * max(0, digit.width / max(digit.height, 1) - WIDTH) + 10 * max(0, HEIGHT - digit.height / height)
     for n in range(1, len(parts)):
         if not parts[n].cut:
             cost += 10 * max(0, OVERLAP + _gap(parts[:n], parts[n], height))
     if before:
-        cost += 1.5 + 20 * max(0, -_gap(before, parts[0], height))
+        cost += APART
         if parts[0].cut:
-            cost += CUT + 10 * parts[0].cut / height
+            cost += CUT * (parts[0].inset > 0) + CROSSED * parts[0].cut / height
+        elif _touch(before, parts[0]):
+            pitch = (digit.left + digit.right - before[-1].left - before[-1].right) / 2 / height
+            cost += TOUCH * max(0, PITCH - pitch) + 20 * max(0, -_gap(before, parts[0], height))
     return cost
+
+
+def _touch(left: list[_Piece], right: _Piece) -> bool:
+    """Whether a piece lies on, over or beside the ink of those to its left, with no gap in between."""
+    for piece in left[-MAX_PARTS:]:
+        top, bottom = max(piece.top, right.top), min(piece.bottom, right.bottom)
+        if top >= bottom:
+            if piece.right > right.left:
+                return True
+            continue
+        ours = piece.raster[top - piece.top : bottom - piece.top, ::-1] > FAINT
+        others = right.raster[top - right.top : bottom - right.top] > FAINT
+        both = ours.any(axis=1) & others.any(axis=1)
+        gaps = right.left + others.argmax(axis=1) - (piece.right - ours.argmax(axis=1))
+        if (gaps[both] <= 0).any():
+            return True
+    return False
 
 
 def _gap(left: list[_Piece], right: _Piece, height: float) -> float:
