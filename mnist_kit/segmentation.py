@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -81,7 +83,7 @@ def split(ink: Drawing | np.ndarray, recognizer: Recognizer) -> list[ReadDigit]:
     return [
         ReadDigit(piece.red_rectangle(shape, margin), prediction, line)
         for line, digits in enumerate(_read(list(lines), predict))
-        for piece, prediction in digits
+        for piece, prediction, _ in digits
     ]
 
 
@@ -220,27 +222,38 @@ def _lines(boxes: np.ndarray) -> list[list[int]]:
 
 # From pieces to digits
 
-Answer = tuple[_Piece, Prediction]
+
+class Answer(NamedTuple):
+    """A piece that is a digit, what the network makes of it, and what it costs to call it one."""
+
+    piece: _Piece
+    prediction: Prediction
+    cost: float
+
+
 Predict = Callable[[list[_Piece]], list[Prediction]]
 
 
 def _read(lines: list[list[_Piece]], predict: Predict) -> list[list[Answer]]:
     """The digits of each line. The network is asked twice, however many there are."""
-    whole = iter(predict([piece for line in lines for piece in line]))
-    lines = [[part for piece in line for part in _parts(piece, next(whole), _height(line))] for line in lines]
-    lattices = [_candidates(line) for line in lines]
-    answers = iter(predict([piece for candidates in lattices for piece in candidates.values()]))
-    return [
-        _cheapest(line, {run: (piece, next(answers)) for run, piece in candidates.items()})
-        for line, candidates in zip(lines, lattices, strict=True)
+    heights = [float(np.percentile([piece.height for piece in line], 90)) for line in lines]
+    read = _cheapest(lines, heights, predict)
+    doubtful = [
+        (digits, digit, height)
+        for digits, height in zip(read, heights, strict=True)
+        for digit in digits
+        if digit.prediction.confidence < DOUBTFUL and digit.piece.width > NARROW * digit.piece.height
     ]
+    tries = _cheapest([_slices(d.piece) for _, d, _ in doubtful], [height for *_, height in doubtful], predict)
+    for (digits, digit, _), slices in zip(doubtful, tries, strict=True):
+        if sum(part.cost for part in slices) < digit.cost:
+            place = digits.index(digit)
+            digits[place : place + 1] = slices
+    return read
 
 
-def _parts(piece: _Piece, prediction: Prediction, height: float) -> list[_Piece]:
-    """`piece`, cut where its columns have the least ink if it is wide and unlike a digit."""
-    wide = piece.width > NARROW * piece.height and piece.height > 0.6 * height
-    if prediction.confidence >= DOUBTFUL or not wide:
-        return [piece]
+def _slices(piece: _Piece) -> list[_Piece]:
+    """`piece` cut where that crosses the least ink."""
     seams, crossed = _seams(piece.raster)
     apart = max(3, piece.height // 5)  # between seams and from the ends, px
     cuts = []
@@ -284,43 +297,42 @@ def _seams(raster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return seams, crossed
 
 
-def _height(line: list[_Piece]) -> float:
-    return float(np.percentile([piece.height for piece in line], 90))
-
-
-def _candidates(line: list[_Piece]) -> dict[tuple[int, int], _Piece]:
+def _candidates(line: list[_Piece], height: float) -> dict[tuple[int, int], _Piece]:
     """What may be one digit: runs of neighbouring pieces, from one to another, exclusive."""
-    height = _height(line)
     runs = {}
     for first in range(len(line)):
         for last in range(first + 1, min(len(line), first + MAX_PARTS) + 1):
             parts = line[first:last]
-            if last > first + 1 and (_gap(parts[:-1], parts[-1], height) > SLACK):
+            if last > first + 1 and _gap(parts[:-1], parts[-1], height) > SLACK:
                 break
             piece = _join(parts)
-            if all(part.cut for part in parts[1:]) or piece.width < WIDEST * height:
+            if last == first + 1 or piece.width < WIDEST * height:
                 runs[first, last] = piece
     return runs
 
 
-def _cheapest(line: list[_Piece], runs: dict[tuple[int, int], Answer]) -> list[Answer]:
-    """The digits of the line: the cheapest way to join its pieces, of which low ones may be left out."""
-    height = _height(line)
-    best = [(0.0, 0, False)] + [(math.inf, 0, False)] * len(line)  # cost so far, start of the last digit, whether it is
-    for last in range(1, len(line) + 1):
-        if line[last - 1].height < BIG * height:
-            best[last] = best[last - 1][0] + LEFT_OUT, last - 1, False
-        for first in range(max(0, last - MAX_PARTS), last):
-            if (first, last) in runs:
-                piece, prediction = runs[first, last]
-                cost = best[first][0] + _cost(piece, line[first:last], line[:first], prediction, height)
-                best[last] = min(best[last], (cost, first, True))
-    digits, last = [], len(line)
-    while last:
-        _, first, is_digit = best[last]
-        digits += [runs[first, last]] if is_digit else []
-        last = first
-    return digits[::-1]
+def _cheapest(lines: list[list[_Piece]], heights: list[float], predict: Predict) -> list[list[Answer]]:
+    """The cheapest way to join the pieces of each line to digits; low pieces may be left out."""
+    lattices = [_candidates(line, height) for line, height in zip(lines, heights, strict=True)]
+    predictions = iter(predict([piece for runs in lattices for piece in runs.values()]))
+    read = []
+    for line, height, runs in zip(lines, heights, lattices, strict=True):
+        best = [(0.0, 0, None)] + [(math.inf, 0, None)] * len(line)  # cost so far, where the last digit begins, and it
+        for first in range(len(line)):
+            if line[first].height < BIG * height:
+                best[first + 1] = min(best[first + 1], (best[first][0] + LEFT_OUT, first, None), key=itemgetter(0))
+            for last in range(first + 1, len(line) + 1):
+                if (first, last) in runs:
+                    piece, prediction = runs[first, last], next(predictions)
+                    cost = _cost(piece, line[first:last], line[:first], prediction, height)
+                    answer = Answer(piece, prediction, cost)
+                    best[last] = min(best[last], (best[first][0] + cost, first, answer), key=itemgetter(0))
+        digits, last = [], len(line)
+        while last:
+            _, last, answer = best[last]
+            digits += [answer] if answer else []
+        read.append(digits[::-1])
+    return read
 
 
 def _cost(digit: _Piece, parts: list[_Piece], before: list[_Piece], prediction: Prediction, height: float) -> float:
