@@ -49,7 +49,7 @@ APART = 1.5  # the cost of two digits in place of one,
 TOUCH, PITCH = 8.0, 0.6  # where they touch and are closer than PITCH from middle to middle,
 CROSSED = 6.0  # where a cut crosses ink, per height of it,
 CUT = 2.5  # where a stroke of the pen is cut, which few people draw through two digits
-SIDEWAYS = 0.02  # px of ink that a cut crosses rather than going aside by a pixel
+SIDEWAYS = 0.1  # px of ink that a cut crosses rather than going aside by a pixel
 WIDEST = 2.0  # wider pieces are never joined
 LEFT_OUT = 6.0  # the cost of a low piece that belongs to no digit
 

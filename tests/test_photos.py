@@ -8,10 +8,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from mnist_kit.framing import frame_as_mnist
-from mnist_kit.ink import Drawing
-from mnist_kit.photos import as_raster, even_pen
+from mnist_kit.photos import as_raster
 from mnist_kit.recognizer import Recognizer
-from mnist_kit.simulate import PhotoSettings, photograph
 from mnist_kit.synthetic import sample_drawing
 
 SIDE = 500  # px
