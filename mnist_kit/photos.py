@@ -176,7 +176,7 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
     found = cv2.HoughLinesP(mask, 1, np.pi / 360, length // 2, minLineLength=length, maxLineGap=max(2, length // 12))
     depth = cv2.dilate(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.ones((3, 3)))
     darkest = cv2.dilate(small, np.ones((3, 3)))
-    printed, places = np.zeros_like(share), set()
+    lines, whole = [], {}
     for x, y, x1, y1 in [] if found is None else found.reshape(-1, 4).tolist():
         upright = abs(y1 - y) > abs(x1 - x)
         slope = (x1 - x) / (y1 - y) if upright else (y1 - y) / (x1 - x)
@@ -185,14 +185,19 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
         if abs(slope) > 0.25 or across.min() < 0 or across.max() >= small.shape[1 if upright else 0]:
             continue
         line = (along, across) if upright else (across, along)
-        radius = np.median(depth[line])
-        covered = (depth[line] > 0).mean()
+        radius, covered = np.median(depth[line]), (depth[line] > 0).mean()
         if covered > 0.6 and radius < THICKEST_LINE * min(small.shape):
+            lines.append((line, radius))
+        if covered > 0.9:
+            whole[upright, across[len(across) // 2] // 8] = radius
+    if len(whole) < 2:
+        return share
+    printed = np.zeros_like(share)
+    for line, radius in lines:
+        if radius <= 1.5 * np.median(list(whole.values())):
             ends = [(round(line[1][end] / scale), round(line[0][end] / scale)) for end in (0, -1)]
             cv2.line(printed, *ends, float(np.median(darkest[line])), math.ceil((2 * radius + 1) / scale))
-            if covered > 0.9:
-                places.add((upright, across[len(across) // 2] // 8))
-    return np.where(share < 1.5 * printed, 0, share) if len(places) > 1 else share
+    return np.where(share < 1.5 * printed, 0, share)  # what is darker has ink on the line
 
 
 def _pieces(share: np.ndarray, least: float, photo: bool = False) -> np.ndarray:
