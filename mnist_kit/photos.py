@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from scipy.ndimage import maximum
 
 from mnist_kit.errors import ImageError
 
@@ -209,8 +208,8 @@ def _pieces(share: np.ndarray, least: float, photo: bool = False) -> np.ndarray:
     mask = (share > 0.25).astype(np.uint8)
     pieces, boxes = cv2.connectedComponentsWithStats(mask, connectivity=8)[1:3]
     sides = boxes[:, 2:4].max(axis=1)
-    kept = maximum(share, pieces, np.arange(len(sides))) >= 0.5
-    kept[0] = False  # not ink
+    kept = np.zeros(len(sides), bool)
+    kept[np.unique(pieces[share >= 0.5])] = True
     kept &= sides >= least * max(ink.shape)
     kept[_frames(pieces, boxes, kept)] = False
     kept &= sides >= SPECK * sides[kept].max(initial=0)
