@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from scipy.ndimage import maximum
 
 from mnist_kit.errors import ImageError
 
@@ -29,6 +28,7 @@ LEAST_CONTRAST = 10  # grey levels between ink and even paper
 LEAST_SHARE = 0.07  # of the light that ink takes away, in a photograph
 PEN_SIDE = 80  # px; of a digit while its pen is measured
 PENS = 1.8, 3.0, 4.0, 6.0  # px of 20: narrower pens are drawn as the second, wider than the last as the third
+LEAST_DIGIT = 0.02  # of the longer side; smaller ink is a speck, but for pictures of TINY px
 SPECK = 0.08  # of the largest piece's longest side: shorter ones are dropped
 
 
@@ -52,7 +52,7 @@ def _ink(grey: np.ndarray) -> np.ndarray:
     if inside is not None:
         ink = np.zeros_like(grey)
         ink[inside] = _ink(grey[inside])
-        if ink.any():
+        if ink.any() or ink[inside].size > 0.8 * ink.size:
             return ink
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     level = int(_share_near(border).argmax())
@@ -95,17 +95,18 @@ def _on_even_paper(difference: np.ndarray) -> np.ndarray:
     low, high = difference.min(), difference.max()
     if high < -low:
         difference, high = -difference, -low
-    if high < LEAST_CONTRAST:
+    noise = 1.4826 * np.median(np.abs(difference))
+    if high < max(LEAST_CONTRAST, 6 * noise):
         return np.zeros(difference.shape, np.uint8)
     share = difference.clip(0) / high
     tiny = max(share.shape) <= TINY
     far = cv2.dilate((share > 0.25).astype(np.uint8), np.ones((7, 7))) == 0
     rough = far.any() and (difference[far] != 0).mean() > 0.02  # a drawing's paper is of one colour, a JPEG's is not
-    floor = 0.15 if rough else 0 if tiny else 0.08
+    floor = max(0.15 if rough else 0 if tiny else 0.08, 4 * noise / high)
     share[share < floor] = 0
     if not tiny:
         share = _without_lines(share, floor)
-    return _pieces(share, tiny)
+    return _pieces(share, 0 if tiny else LEAST_DIGIT)
 
 
 def _on_photographed_paper(grey: np.ndarray) -> np.ndarray:
@@ -124,7 +125,8 @@ def _on_photographed_paper(grey: np.ndarray) -> np.ndarray:
     full = np.median(candidates[candidates >= threshold])
     low = 0.5 * threshold
     share = ((share - low) / max(full - low, 1e-6)).clip(0, 1)
-    return _pieces(share, max(share.shape) <= TINY)
+    least = LEAST_DIGIT * max(1, 0.3 / full)  # what is faint has to be the larger, to be no accident
+    return _pieces(share, least, photo=True)
 
 
 def _paper_and_ink(grey: np.ndarray) -> np.ndarray:
@@ -173,7 +175,7 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
     found = cv2.HoughLinesP(mask, 1, np.pi / 360, length // 2, minLineLength=length, maxLineGap=max(2, length // 12))
     depth = cv2.dilate(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.ones((3, 3)))
     darkest = cv2.dilate(small, np.ones((3, 3)))
-    printed, places = np.zeros_like(share), set()
+    lines, whole = [], {}
     for x, y, x1, y1 in [] if found is None else found.reshape(-1, 4).tolist():
         upright = abs(y1 - y) > abs(x1 - x)
         slope = (x1 - x) / (y1 - y) if upright else (y1 - y) / (x1 - x)
@@ -182,28 +184,36 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
         if abs(slope) > 0.25 or across.min() < 0 or across.max() >= small.shape[1 if upright else 0]:
             continue
         line = (along, across) if upright else (across, along)
-        radius = np.median(depth[line])
-        covered = (depth[line] > 0).mean()
+        radius, covered = np.median(depth[line]), (depth[line] > 0).mean()
         if covered > 0.6 and radius < THICKEST_LINE * min(small.shape):
+            lines.append((line, radius))
+        if covered > 0.9:
+            whole[upright, across[len(across) // 2] // 8] = radius
+    if len(whole) < 2:
+        return share
+    printed = np.zeros_like(share)
+    for line, radius in lines:
+        if radius <= 1.5 * np.median(list(whole.values())):
             ends = [(round(line[1][end] / scale), round(line[0][end] / scale)) for end in (0, -1)]
             cv2.line(printed, *ends, float(np.median(darkest[line])), math.ceil((2 * radius + 1) / scale))
-            if covered > 0.9:
-                places.add((upright, across[len(across) // 2] // 8))
-    return np.where(share < 1.5 * printed, 0, share) if len(places) > 1 else share
+    return np.where(share < 1.5 * printed, 0, share)  # what is darker has ink on the line
 
 
-def _pieces(share: np.ndarray, tiny: bool) -> np.ndarray:
-    """share: float32 (H, W) in [0, 1]. As uint8, without specks, frames and the edges of the sheet."""
+def _pieces(share: np.ndarray, least: float, photo: bool = False) -> np.ndarray:
+    """The ink as uint8 (H, W), without specks, frames and the edges of the sheet.
+
+    share: float32 (H, W) in [0, 1]; least: side of a piece that may be ink, as a share of the longer side.
+    """
     ink = np.rint(share * 255).astype(np.uint8)
     mask = (share > 0.25).astype(np.uint8)
     pieces, boxes = cv2.connectedComponentsWithStats(mask, connectivity=8)[1:3]
     sides = boxes[:, 2:4].max(axis=1)
-    kept = maximum(share, pieces, np.arange(len(sides))) >= 0.5
-    kept[0] = False  # not ink
-    kept &= sides >= (0 if tiny else 0.02 * max(ink.shape))
+    kept = np.zeros(len(sides), bool)
+    kept[np.unique(pieces[share >= 0.5])] = True
+    kept &= sides >= least * max(ink.shape)
     kept[_frames(pieces, boxes, kept)] = False
     kept &= sides >= SPECK * sides[kept].max(initial=0)
-    kept &= ~_beside_the_sheet(pieces, sides, kept)
+    kept &= ~_beside_the_sheet(pieces, sides, kept, photo)
     ink[cv2.dilate(kept[pieces].astype(np.uint8), np.ones((3, 3))) == 0] = 0
     return ink
 
@@ -223,8 +233,11 @@ def _frames(pieces: np.ndarray, boxes: np.ndarray, kept: np.ndarray) -> list[int
     return frames
 
 
-def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Which pieces are a strip or a wedge along the border, or a stub at it, beside ink that is not, bool (n,)."""
+def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray, kept: np.ndarray, photo: bool) -> np.ndarray:
+    """Which pieces are a strip or a wedge along the border, or a stub at it, beside ink that is not, bool (n,).
+
+    In a photo they are so too where there is no other ink.
+    """
     border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
     contact = np.bincount(border, minlength=len(sides))
     near = math.ceil(0.1 * min(pieces.shape))
@@ -232,7 +245,7 @@ def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray, kept: np.ndarray) -
     area = np.bincount(pieces.ravel(), minlength=len(sides))
     strips = kept & (contact > 0.5 * sides) & (deep < 0.1 * area)
     stubs = kept & (contact > 0) & (sides < 0.3 * sides[kept & ~strips].max(initial=0))
-    return (strips | stubs) & (kept & ~strips).any()
+    return (strips | stubs) & (photo or (kept & ~strips).any())
 
 
 def _most_contrast(colour: np.ndarray) -> np.ndarray:

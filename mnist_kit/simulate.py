@@ -64,11 +64,15 @@ def photograph(
     """A photograph of `drawing` on paper: a PIL image, RGB.
 
     The same drawing, seed and settings give the same picture; a Generator as `seed` is drawn from. Erasing strokes are
-    erased. Raises ImageError for a drawing without strokes.
+    erased. Raises ImageError for a drawing without strokes,
+    and for unknown colours or lines.
     """
     if not drawing.strokes:
         raise ImageError("a photograph needs a drawing with at least one stroke")
     settings = settings or PhotoSettings()
+    for chosen, known in ((settings.colours, PENS), (settings.lines, LINES)):
+        if not chosen or not set(chosen) <= set(known):
+            raise ImageError(f"photographs know {', '.join(known)}, not {', '.join(chosen)}")
     rng = np.random.default_rng(seed)
     height, width = _view(settings, rng)
     margin = max(height, width) // 4  # of paper around the view, for the camera to turn to
@@ -95,8 +99,6 @@ def _paper(height: int, width: int, settings: PhotoSettings, rng: np.random.Gene
     colour = rng.uniform(*settings.paper) - rng.uniform(*settings.tint) * rng.permutation([0, rng.random(), 1])
     page = np.full((height, width, 3), colour, np.float32)
     kind, contrast = str(rng.choice(settings.lines)), rng.uniform(*settings.line_contrast)
-    if kind not in LINES:
-        raise ImageError(f"lines on paper are {', '.join(LINES)}, not {kind!r}")
     pitch = max(4, round(min(height, width) * rng.uniform(0.05, 0.3)))
     wide = max(1, round(pitch * rng.uniform(0.02, 0.05)))
     print_colour = 1 - contrast * np.array([1, 0.8, rng.uniform(0.3, 1)], np.float32)
@@ -134,8 +136,8 @@ def _aim(page, height: int, width: int, margin: int, settings: PhotoSettings, rn
         side = rng.integers(4)
         (page, page[::-1], page.swapaxes(0, 1), page.swapaxes(0, 1)[::-1])[side][:end] = table
     tilt = rng.uniform(*settings.tilt)
-    angle, zoom = np.radians(rng.uniform(-tilt, tilt)), 1.0
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
+    angle = np.radians(rng.uniform(-tilt, tilt))
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     middle = np.array([width, height]) / 2
     bent = (corners - middle) @ rotation.T + middle + rng.uniform(-tilt, tilt, (4, 2)) / 100 * max(width, height) / 2

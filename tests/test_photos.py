@@ -1,19 +1,23 @@
 """Any picture → white ink on black: the kinds of pictures people have, each made here."""
 
 import io
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw, ImageFilter
 
+from mnist_kit.errors import ImageError
 from mnist_kit.framing import frame_as_mnist
 from mnist_kit.photos import as_raster
 from mnist_kit.recognizer import Recognizer
 from mnist_kit.synthetic import sample_drawing
 
 SIDE = 500  # px
-DIGITS = {2: "loop", 3: "round", 5: "round", 7: "bar", 8: "round"}
+DIGITS = 2, 3, 5, 7, 8
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +25,10 @@ def recognizer() -> Recognizer:
     return Recognizer.load()
 
 
-def drawn(digit: int, width: float = 20) -> np.ndarray:
-    """A digit in the middle of SIDE × SIDE, drawn by a pen of `width` px, float64 in [0, 1]."""
+def drawn(digit: int | None, width: float = 20) -> np.ndarray:
+    """A digit in the middle of SIDE × SIDE, drawn by a pen of `width` px, or none: float64 in [0, 1]."""
+    if digit is None:
+        return np.zeros((SIDE, SIDE))
     drawing = sample_drawing(digit, 1, (SIDE, SIDE))
     return replace(drawing, strokes=[replace(s, radius=width / 2) for s in drawing.strokes]).raster() / 255
 
@@ -163,5 +169,129 @@ KINDS = {
 @pytest.mark.parametrize("digit", DIGITS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_picture_is_read(kind, digit, recognizer):
-    raster = as_raster(KINDS[kind](digit))
-    assert recognizer.predict_rasters([raster])[0].digit == digit
+    assert recognizer.predict(KINDS[kind](digit)).digit == digit
+
+
+@pytest.mark.parametrize("kind", ["a pen of 60 px", "a dark corner", "squared paper", "a blackboard", "specks"])
+def test_the_ink_is_where_it_was_drawn(kind):
+    width = 60 if "60" in kind else 20
+    ink, raster = drawn(5, width) > 0.5, as_raster(KINDS[kind](5)) > 127
+    assert (ink & raster).sum() > 0.85 * (ink | raster).sum()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_simulated_photographs_are_read(seed, recognizer):
+    drawing = sample_drawing(seed, 1, (SIDE, SIDE))
+    assert recognizer.predict(photograph(drawing, seed)).digit == seed
+
+
+def with_specks(page: np.ndarray, count: int) -> np.ndarray:
+    for x, y in np.random.default_rng(2).integers(20, page.shape[0] - 20, (count, 2)):
+        page[y : y + 5, x : x + 5] = 0
+    return page
+
+
+NO_INK = {
+    "grain": lambda: grainy(np.full((SIDE, SIDE), 200.0)),
+    "grain, 28 px": lambda: grainy(np.full((28, 28), 200.0), 4),
+    "shade": lambda: grainy(shaded(30, 250)),
+    "JPEG": lambda: as_jpeg(grainy(shaded()), 40),
+    "a speck": lambda: with_specks(np.full((SIDE, SIDE), 255, np.uint8), 1),
+    "specks, a photo": lambda: with_specks(grainy(shaded()), 10),
+    "a gradient, 28 px": lambda: np.tile(np.linspace(100, 200, 28).astype(np.uint8), (28, 1)),
+    "ruled paper": lambda: lined(None, squared=False),
+    "squared paper": lambda: lined(None, squared=True),
+    "squared paper, a photo": lambda: KINDS["squared paper, a photo"](None),
+    "a dark corner": lambda: dark_corner(None),
+    "a photo with a light line round it": lambda: with_line(None, 255),
+}
+
+
+@pytest.mark.parametrize("kind", NO_INK)
+def test_paper_alone_is_black(kind):
+    assert not as_raster(NO_INK[kind]()).any()
+
+
+@pytest.mark.parametrize("width", [2, 4, 10, 30, 60, 90])
+def test_the_pen_is_evened_out(width):
+    even = even_pen(np.rint(drawn(5, width) * 255).astype(np.uint8))
+    box = Image.fromarray(even).getbbox()
+    share = (even > 127).sum() / (box[3] - box[1]) ** 2  # of the ink, in a box as high as the digit
+    usual = (even_pen(np.rint(drawn(5, 40) * 255).astype(np.uint8)) > 127).mean()
+    assert even.max() == 255 and 0.5 * usual < share < 2 * usual
+
+
+def test_the_pen_of_mnist_s_writers_stays(mnist, recognizer):
+    images = mnist.train.images[:1000, 0].numpy()
+    digits = recognizer.predict_images(mnist.train.images[:1000]).argmax(axis=1)
+    even = [recognizer.predict_rasters([even_pen(image)])[0].digit for image in images]
+    assert (digits != even).sum() <= 1
+    assert sum(max(even_pen(image).shape) > 28 for image in images) < 40
+
+
+def test_a_faint_or_empty_raster():
+    assert even_pen(drawn(5).astype(np.uint8) * 100).max() == 255
+    assert not even_pen(np.zeros((28, 28), np.uint8)).any()
+
+
+def test_a_photograph_is_the_same_each_time():
+    drawing = sample_drawing(4, 1)
+    first, again, other = (np.asarray(photograph(drawing, seed)) for seed in (5, 5, 6))
+    assert np.array_equal(first, again) and first.shape != other.shape
+
+
+def test_the_settings_of_a_photograph():
+    small = PhotoSettings(side=(28, 28), aspect=(1, 1), lines=("plain",), edge=0, colours=("red",), grain=(0, 0))
+    photo = photograph(sample_drawing(8, 1), 0, small)
+    assert photo.size == (28, 28) and photo.mode == "RGB"
+    red, _, blue = np.asarray(photo, float).reshape(-1, 3).T
+    assert (red - blue).max() > 20
+
+
+@pytest.mark.parametrize("settings", [PhotoSettings(lines=("dotted",)), PhotoSettings(colours=("no such pen",))])
+def test_photographs_that_cannot_be_taken(settings):
+    with pytest.raises(ImageError):
+        photograph(sample_drawing(4, 1), 0, settings)
+    with pytest.raises(ImageError, match="stroke"):
+        photograph(Drawing())
+
+
+GREY = np.rint(255 * drawn(5)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        torch.from_numpy(GREY)[None, None],
+        torch.from_numpy(GREY / 255).bfloat16(),
+        torch.from_numpy(GREY / 255).half(),
+        torch.from_numpy(GREY).to_sparse(),
+        torch.from_numpy(GREY).expand(3, SIDE, SIDE),
+        np.stack([GREY] * 3),
+        GREY > 127,
+        (GREY > 127).astype(np.int8),
+    ],
+)
+def test_arrays_and_tensors_of_any_kind(picture):
+    assert np.abs(as_raster(picture).astype(int) - GREY)[(GREY == 0) | (GREY == 255)].max() <= 2
+
+
+def test_a_tensor_without_data():
+    with pytest.raises(ImageError, match="Tensor"):
+        as_raster(torch.zeros(28, 28, device="meta"))
+
+
+def test_files_that_are_none(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png"):
+        as_raster(tmp_path / "pipe.png")
+
+
+def test_heic(tmp_path, monkeypatch, recognizer):
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    Image.fromarray(photo(5)).save(tmp_path / "five.heic")
+    assert recognizer.predict(tmp_path / "five.heic").digit == 5
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match="pillow-heif"):
+        as_raster(tmp_path / "five.heic")
