@@ -33,7 +33,8 @@ SPECK = 0.2  # or so small
 LEAST = 0.01  # of a picture's longer side, and 6 px: what is smaller is no digit
 ABOVE = 0.12  # the gap between the two rings of an 8; lines are farther apart,
 ALONE = 0.3  # unless there is nothing else
-SPACE = 4.0  # between two words of a line
+SPACE = 4.0  # between two numbers that need not stand at the same height to be in one line
+RULE = 8  # times as wide as high: a line is drawn under a sum, and tells nothing of the size of digits
 
 # Digits
 PEN = 2 * PEN_RADIUS / DIGIT_SIDE  # the width of MNIST's pen
@@ -193,8 +194,11 @@ def _lines_of_picture(raster: np.ndarray) -> Iterator[list[_Piece]]:
 def _lines(boxes: np.ndarray) -> list[list[int]]:
     """Which boxes, (n, 4) as left, top, right, bottom, stand in one line; lines from the top, specks left out."""
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    size = np.maximum(height, width / 3).max()  # of a digit, px; several in one piece are no higher
+    sides = np.maximum(height, width / 3)  # several digits in one piece are no higher
+    is_rule = width > RULE * height
+    size = sides[~is_rule].max() if not is_rule.all() else sides.max()  # of a digit, px
     (seen,) = np.nonzero(np.maximum(width, height) >= SPECK * size)
+    centre = boxes[:, 0] + boxes[:, 2]
     if len(seen) > MOST_PIECES:
         raise ImageError(f"the ink is in {len(seen):,} pieces; up to {MOST_PIECES:,} can be read at once")
     boxes, width, height = boxes[seen], width[seen], height[seen]
@@ -216,8 +220,15 @@ def _lines(boxes: np.ndarray) -> list[list[int]]:
     labels = sparse.csgraph.connected_components(linked, directed=False)[1]
     members = [np.nonzero((labels == label) & near)[0] for label in np.unique(labels[near])]
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    members.sort(key=lambda line: (middle[line, 1] * big[line]).sum() / big[line].sum())
-    return [seen[line[np.argsort(middle[line, 0], kind="stable")]].tolist() for line in members]
+    members = sorted(((middle[line, 1] * big[line]).sum() / big[line].sum(), line.tolist()) for line in members)
+    lines, last = [], -np.inf
+    for place, line in members:
+        if place - last < 0.5 * size:  # a wide space is in between
+            lines[-1] += line
+        else:
+            lines.append(line)
+        last = place
+    return [sorted(seen[line].tolist(), key=lambda n: centre[n]) for line in lines]
 
 
 # From pieces to digits

@@ -140,6 +140,18 @@ def test_lines_are_read_from_the_top(as_raster, lead):
     assert [digit.line for digit in digits] == [0] * 5 + [1] * 4 + [2] * 2
 
 
+def test_numbers_far_apart_in_one_row_are_one_line():
+    strokes = [*number([(2, 5), (0, 5)], 20, 60).strokes, *number([(3, 5), (8, 5)], 20, 60, left=620, top=205).strokes]
+    assert as_text(split(Drawing(800, 600, strokes), load())) == "2038"
+
+
+def test_a_rule_under_a_sum_is_no_digit():
+    sum_of_money = number([(2, 5), (0, 5), (3, 5), (8, 5)], 20, 60)
+    ruled = replace(sum_of_money, strokes=[*sum_of_money.strokes, Stroke([[20, 280], [780, 284]], 5)])
+    for ink in (ruled, ruled.raster()):
+        assert as_text(split(ink, load())) == "2038"
+
+
 def test_a_line_that_climbs_is_one_line():
     rows = [
         number([(digit, 5)], left=50 + 110 * place, top=400 - 60 * place) for place, digit in enumerate([2, 0, 3, 8])
