@@ -95,6 +95,18 @@ def framed(digit, tilt: float = 0):
     return np.asarray(page.rotate(tilt, Image.Resampling.BILINEAR, fillcolor=255))
 
 
+def plotted(digit):
+    """As plotting libraries show an image: on white, with numbers beside the axes."""
+    page = Image.new("L", (640, 480), 255)
+    page.paste(Image.fromarray(tiny(digit)).resize((360, 360), Image.Resampling.NEAREST), (150, 60))
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((149, 59, 511, 421), outline=0)
+    for tick in range(0, 28, 5):
+        draw.text((120, 60 + 13 * tick), str(tick), 0)
+        draw.text((150 + 13 * tick, 430), str(tick), 0)
+    return np.asarray(page)
+
+
 def cropped(page: np.ndarray, digit: int, sides: int) -> np.ndarray:
     """Cut so that the ink touches the edge on one side or more."""
     rows, columns = np.nonzero(drawn(digit).max(axis=1) > 0.5)[0], np.nonzero(drawn(digit).max(axis=0) > 0.5)[0]
@@ -142,6 +154,7 @@ KINDS = {
     "a frame": framed,
     "a frame, not straight": lambda digit: framed(digit, 4),
     "a frame, a photo": lambda digit: grainy(framed(digit, 2) * 0.6 + 40 + np.linspace(0, 50, 700)),
+    "an image in a plot": plotted,
     "ink at one edge": lambda digit: cropped(on_paper(drawn(digit)), digit, 1),
     "ink at two edges": lambda digit: cropped(on_paper(drawn(digit)), digit, 2),
     "ink at all edges": lambda digit: cropped(on_paper(drawn(digit, 40)), digit, 4),
