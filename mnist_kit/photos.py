@@ -6,18 +6,12 @@ blackboard) is ink, but for printed lines, frames, the edges of the sheet, JPEG'
 """
 
 import math
-import os
-from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from PIL import Image, ImageOps
 
-from mnist_kit.errors import ImageError
+from mnist_kit.decoding import decode
 
-MIN_SIDE, MAX_PIXELS = 3, 64_000_000  # smaller has no border around its ink; larger is refused before it is decoded
-WORK_SIDE = 1024  # px; larger pictures are reduced to about this before anything is computed
 TINY = 32  # px; in smaller pictures every pixel may be part of a digit
 LINES_SIDE = 512  # px; printed lines are looked for in a picture of this size
 THICKEST_LINE = 0.015  # of the shorter side; what is thicker is no printed line
@@ -43,7 +37,7 @@ def as_raster(picture) -> np.ndarray:
     Raises ImageError for a missing or damaged file, another shape or range, NaN, a side below 3 px, and more than
     64 million pixels. A picture without ink gives an all-black raster, which the framings refuse.
     """
-    return _ink(_most_contrast(_decode(picture)))
+    return _ink(_most_contrast(decode(picture)))
 
 
 def _ink(grey: np.ndarray) -> np.ndarray:
@@ -54,7 +48,7 @@ def _ink(grey: np.ndarray) -> np.ndarray:
         ink[inside] = _ink(grey[inside])
         if ink.any() or ink[inside].size > 0.8 * ink.size:
             return ink
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    border = _border(grey)
     level = int(_share_near(border).argmax())
     if _share_near(grey)[level] >= 0.4:
         paper = np.median(border[np.abs(border.astype(np.int16) - level) <= EVEN])
@@ -70,24 +64,27 @@ def _share_near(grey: np.ndarray) -> np.ndarray:
 
 def _inside_frame(grey: np.ndarray) -> tuple[slice, slice] | None:
     """Where the picture is that lies in an even frame: on a page, within a line, with a border of another colour."""
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    border = _border(grey)
     shares = _share_near(border)
     if shares.max() < 0.9:
         return None
     like_border = (np.abs(grey.astype(np.int16) - int(shares.argmax())) <= 2 * EVEN).astype(np.uint8)
     pieces = cv2.connectedComponents(like_border, connectivity=4)[1]
-    at_border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+    at_border = np.unique(_border(pieces))
     inner = ~np.isin(pieces, at_border[at_border > 0])
-    left, top, width, height = cv2.boundingRect(inner.astype(np.uint8))
-    if min(width / grey.shape[1], height / grey.shape[0]) < 0.3 or (height, width) == grey.shape:
-        return None
+    pieces, boxes = cv2.connectedComponentsWithStats(inner.astype(np.uint8), connectivity=4)[1:3]
+    largest = 1 + boxes[1:, cv2.CC_STAT_AREA].argmax() if len(boxes) > 1 else 0
+    left, top, width, height, _ = boxes[largest]
     trim = max(1, round(0.01 * min(width, height)))  # the edge itself is blurred
-    rows, columns = slice(top + trim, top + height - trim), slice(left + trim, left + width - trim)
-    window = inner[rows, columns]
-    if min(window.shape) < MIN_SIDE:
+    inside = slice(top + trim, top + height - trim), slice(left + trim, left + width - trim)
+    whole = (height, width) == grey.shape
+    if whole or min(width / grey.shape[1], height / grey.shape[0]) < 0.3 or min(grey[inside].shape) < 3:
         return None
-    edge = np.concatenate([window[0], window[-1], window[:, 0], window[:, -1]])
-    return (rows, columns) if edge.mean() > 0.9 else None
+    return inside if (_border(pieces[inside]) == largest).mean() > 0.9 else None
+
+
+def _border(pixels: np.ndarray) -> np.ndarray:
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
 def _on_even_paper(difference: np.ndarray) -> np.ndarray:
@@ -238,8 +235,7 @@ def _beside_the_sheet(pieces: np.ndarray, sides: np.ndarray, kept: np.ndarray, p
 
     In a photo they are so too where there is no other ink.
     """
-    border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
-    contact = np.bincount(border, minlength=len(sides))
+    contact = np.bincount(_border(pieces), minlength=len(sides))
     near = math.ceil(0.1 * min(pieces.shape))
     deep = np.bincount(pieces[near:-near, near:-near].ravel(), minlength=len(sides))
     area = np.bincount(pieces.ravel(), minlength=len(sides))
@@ -259,112 +255,6 @@ def _most_contrast(colour: np.ndarray) -> np.ndarray:
     low, high = np.percentile(np.stack(channels), (0.5, 99.5), axis=(1, 2))
     spread = (high - low) * (1.25, 1, 1, 1)
     return channels[int(spread.argmax())]
-
-
-def _decode(picture) -> np.ndarray:
-    """The picture as uint8 (H, W) or (H, W, 3), see-through parts as paper, reduced to a workable size."""
-    if isinstance(picture, str | os.PathLike):
-        image = _open(Path(picture))
-    elif isinstance(picture, Image.Image):
-        image = picture
-    else:
-        image = _from_array(picture)
-    _check_size(*image.size)
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = _on_paper(image.convert("RGBA"))
-        elif image.mode[0] in "IF":  # 16 or 32 bits a pixel
-            image = _from_array(np.asarray(image))
-        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    except ImageError:
-        raise
-    except Exception as error:  # decoders raise whatever they stumble on
-        raise ImageError(f"the picture cannot be decoded: {error}. Save it again, as PNG for instance.") from error
-    factor = math.ceil(max(image.size) / WORK_SIDE)
-    return np.asarray(image.reduce(factor) if factor > 1 else image)
-
-
-def _open(path: Path) -> Image.Image:
-    if not path.exists():
-        raise ImageError(f"there is no file {path}")
-    if not path.is_file():  # a named pipe would be waited for
-        raise ImageError(f"{path} cannot be read as a picture: it is no file")
-    try:
-        if path.suffix.lower() in (".heic", ".heif"):
-            _register_heif(path)
-        image = Image.open(path)
-        _check_size(*image.size)
-        image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # lets a JPEG be decoded at a fraction of its size
-        image.load()
-    except ImageError:
-        raise
-    except Exception as error:  # decoders raise whatever they stumble on
-        raise ImageError(f"{path} cannot be read as a picture: {error}. Is it PNG, JPEG or the like?") from error
-    return image
-
-
-def _register_heif(path: Path) -> None:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise ImageError(
-            f"{path} is a HEIC picture; `pip install pillow-heif` to read it, or save it as JPEG"
-        ) from error
-    pillow_heif.register_heif_opener()
-
-
-def _from_array(picture) -> Image.Image:
-    try:
-        if isinstance(picture, torch.Tensor):
-            dense = picture.detach().to_dense() if picture.layout != torch.strided else picture.detach()
-            dense = dense.dequantize() if dense.is_quantized else dense
-            picture = (dense.float() if dense.dtype == torch.bfloat16 else dense).cpu().numpy()
-        array = np.asarray(picture)
-    except Exception as error:
-        raise ImageError(f"a {type(picture).__name__} is no picture: {error}") from error
-    while array.ndim > 2 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (3, 4):
-        array = np.moveaxis(array, 0, 2)
-    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
-        raise ImageError(
-            "a picture is an array of shape (H, W), (1, H, W), (1, 1, H, W), (H, W, 1), (H, W, 3), (H, W, 4) or "
-            f"(3, H, W), not {array.shape} of {array.dtype}"
-        )
-    height, width = array.shape[:2]
-    _check_size(width, height)
-    if array.dtype.kind not in "buif":
-        raise ImageError(f"the pixels of a picture are numbers, not {array.dtype}")
-    low, high = array.min(), array.max()  # NaN goes through both
-    if not (low >= 0 and high <= (255 if array.dtype.kind == "f" else 65535)):
-        raise ImageError(
-            f"pixels go from 0 to 1, 0 to 255, or (whole numbers) 0 to 65,535; these of {array.dtype} go from {low} "
-            f"to {high}"
-        )
-    if array.dtype == np.uint8 and high > 1:
-        return Image.fromarray(np.ascontiguousarray(array))
-    scale = 255 if high <= 1 else 1 if high <= 255 else 255 / 65535
-    return Image.fromarray(np.rint(array * np.float32(scale)).astype(np.uint8))
-
-
-def _check_size(width: int, height: int) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(f"a picture of {width} × {height} pixels is too small; {MIN_SIDE} × {MIN_SIDE} is the least")
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"a picture of {width} × {height} pixels is too large; reduce it to below {MAX_PIXELS:,} pixels"
-        )
-
-
-def _on_paper(image: Image.Image) -> Image.Image:
-    """Lay an RGBA picture on white paper, or on black where its ink is light."""
-    colour, alpha = np.asarray(image.convert("L")), np.asarray(image.getchannel("A"))
-    light = np.average(colour, weights=alpha) > 127 if alpha.any() else False
-    paper = Image.new("RGBA", image.size, "black" if light else "white")
-    return Image.alpha_composite(paper, image)
 
 
 def even_pen(raster: np.ndarray) -> np.ndarray:
