@@ -19,9 +19,9 @@ class Augmentation:
     degrees: the largest rotation, to either side; scale: the largest share by which each side grows or shrinks; shear:
     the largest slant, px sideways per px of height; shift: the largest move along each axis, px; elastic: the standard
     deviation, px, of a smooth displacement (P. Simard et al., "Best practices for convolutional neural networks",
-    2003); thickness: up to so much of the change to the image whose strokes are 1 px wider on each side (a grey
-    dilation), or narrower (an erosion), 1 for all of it; contrast: the largest share by which the ink is dimmed; its
-    grey edges change by a gamma of up to 2 to the power of it; erase: the share of the images that lose a square of 5 px somewhere.
+    2003); thickness: the largest share of a change to strokes 1 px wider on each side (a grey dilation), or narrower
+    (an erosion); contrast: the largest share by which the ink is dimmed, and the largest exponent of 2 that gives the
+    gamma of its grey edges; erase: the share of the images that lose a square of 5 px somewhere.
 
     Raises RecipeError for a value that is negative or no number, and for shares above 1.
     """

@@ -12,7 +12,7 @@ path, and says which of its components, counted from 0, make a character:
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np

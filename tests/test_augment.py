@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from mnist_kit.augment import Augmentation, augment
 from mnist_kit.errors import RecipeError
 
-ALL = Augmentation(
-    degrees=10, scale=0.1, shear=0.2, shift=1.5, elastic=0.7, thickness=0.8, contrast=0.4, erase=0.3
-)
+ALL = Augmentation(degrees=10, scale=0.1, shear=0.2, shift=1.5, elastic=0.7, thickness=0.8, contrast=0.4, erase=0.3)
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -100,5 +100,5 @@ def test_what_is_not_there_is_named(distribution):
     with pytest.raises(DrawingError, match="1d"):
         list(read_unipen(distribution, kinds=("1a", "1d")))
     (distribution / "include/xyz/data/one.dat").unlink()
-    with pytest.raises(DrawingError, match="one.dat"):
+    with pytest.raises(DrawingError, match=r"one\.dat"):
         list(read_unipen(distribution))
