@@ -189,4 +189,3 @@ def summary(model: nn.Module, batch_size: int = 16) -> Summary:
         forward_backward_mb=2 * 4 * sum(prod(shape) for shape in layers.output_shape) / mb,
         parameters_mb=4 * info.total_params / mb,
     )
-
