@@ -191,6 +191,7 @@ class Checkpoints:
             for path in moved:  # the earlier run is still the one to resume
                 with suppress(OSError):
                     os.replace(self.before / path.name, path)
+                    self.before.rmdir()  # once it is empty
             raise
         return None
 

@@ -240,7 +240,7 @@ class Run:
         size, done = self.recipe.batch_size, self.step - len(self.epochs) * self.steps_per_epoch
         if done == 0:
             self.epoch_started, self.epoch_learning_rate = time.perf_counter(), self.learning_rate
-        shuffle = torch.Generator().manual_seed(_seed(self.recipe.seed, self.epoch))  # the same on every device
+        shuffle = torch.Generator().manual_seed(seed_of(self.recipe.seed, self.epoch))  # the same on every device
         order = torch.randperm(len(self.images), generator=shuffle, device="cpu").to(self.device)
         for batch in order[: self.steps_per_epoch * size].split(size)[done:]:
             yield self.processes.shard(batch)
@@ -248,7 +248,7 @@ class Run:
     @contextmanager
     def one_step(self) -> Iterator[torch.Generator]:
         """Within it torch draws the run's own random numbers, and no other thread uses the model; for augmentation."""
-        seed = _seed(self.recipe.seed, self.step, self.processes.rank)
+        seed = seed_of(self.recipe.seed, self.step, self.processes.rank)
         with computing, torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             self.amid_step = True  # and stays so when the step is not finished
@@ -256,18 +256,19 @@ class Run:
             self.clock.begin()
             yield torch.Generator().manual_seed(seed)
             self.clock.end()
+            if self.device.type == "cpu" or self.step % self.steps_per_epoch == 0 or self.step % CHECK_STEPS == 0:
+                self.stopping = bool(self.stop)
+                self._require_finite()
             self.amid_step = False
 
     def record(self, loss: Tensor) -> None:
-        """Count the step that made `loss`, and move on the schedule. Raises LossNotFinite."""
-        stop = self.told_to_stop
+        """Count the step that made `loss`, and move on the schedule."""
+        self.stop = self.told_to_stop
         if self.world_size > 1:  # all have to stop after the same step
-            loss, stop = self.processes.mean(torch.stack([loss, torch.full_like(loss, stop)]))
+            loss, self.stop = self.processes.mean(torch.stack([loss, torch.full_like(loss, self.stop)]))
         self.losses[self.step] = loss
         self.step += 1
-        if self.device.type == "cpu" or self.step % self.steps_per_epoch == 0 or self.step % CHECK_STEPS == 0:
-            self.stopping = bool(stop)
-            self._require_finite()
+        self.step_learning_rate = self.learning_rate
         self.scheduler.step()
         if self.average:
             self.average.update_parameters(unwrapped(self.model))
@@ -326,12 +327,13 @@ class Run:
         step = max(0, self.step - CHECK_STEPS) + int(bad[0]) + 1
         good, weights = self.good
         self.model.load_state_dict(weights)
+        rate = self.step_learning_rate
         raise LossNotFinite(
             f"the loss of step {step:,} is {self.losses[step - 1].item()} (epoch {self.epoch}, learning rate "
-            f"{self.learning_rate:.3g}): the model has the weights of step {good:,} again. Usually a lower "
+            f"{rate:.3g}): the model has the weights of step {good:,} again. Usually a lower "
             "learning_rate fixes it; images or labels that are not what they should be are the other cause",
             step,
-            self.learning_rate,
+            rate,
             self.history(),
         )
 
@@ -410,7 +412,7 @@ class Run:
         if state["data"] != mine["data"]:
             theirs, own = state["data"][0], self.digits_name
             what = f"another version of {own!r}" if theirs == own else f"{theirs!r}, not {own!r}"
-            raise CheckpointError(f"the checkpoint {name!r} is of other data ({what}): {fix}")
+            raise CheckpointError(f"the checkpoint {name!r} is of another data set ({what}): {fix}")
         if state["model"] != mine["model"]:
             what = f"{state['model']!r}, not {mine['model']!r}"
             raise CheckpointError(f"the checkpoint {name!r} is of another model ({what}): {fix}")
@@ -421,7 +423,7 @@ class Run:
                 raise CheckpointError(f"the checkpoint {name!r} is of another model ({key!r} differs): {fix}")
 
 
-def _seed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
     """One seed from several numbers, such as a run's seed and a step: different ones for different numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 

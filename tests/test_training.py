@@ -13,7 +13,7 @@ from mnist_kit.errors import LossNotFinite, RecipeError, TrainingError
 from mnist_kit.evaluation import evaluate
 from mnist_kit.history import EPOCH_COLUMNS, STEP_COLUMNS
 from mnist_kit.recipes import PAPER, Recipe
-from mnist_kit.training import Callback, fit
+from mnist_kit.training import Callback, fit, seed_of
 
 BRIEF = Recipe("brief", epochs=2, batch_size=25, train_images=100)  # 2 × 4 steps
 ABSENT = "cuda" if not torch.cuda.is_available() else "mps"
@@ -82,8 +82,6 @@ def test_fit_does_what_a_plain_loop_does(tiny, schedule):
     model, plain = InDouble(net()), InDouble(net())
     history = fit(model, replace(tiny, test=tiny.test.first(5)), recipe, device="cpu")
 
-    torch.manual_seed(recipe.seed)
-    shuffle = torch.Generator().manual_seed(recipe.seed)
     images = torch.stack([to_tensor(image[0].numpy()) for image in tiny.train.images[:25]])
     adam = torch.optim.Adam(plain.parameters(), lr=recipe.learning_rate)
     if schedule == "step":
@@ -91,9 +89,10 @@ def test_fit_does_what_a_plain_loop_does(tiny, schedule):
     else:
         scheduler = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=recipe.learning_rate, total_steps=4)
     losses = []
-    for _ in range(2):
-        order = torch.randperm(25, generator=shuffle)
+    for epoch in (1, 2):
+        order = torch.randperm(25, generator=torch.Generator().manual_seed(seed_of(3, epoch)))
         for batch in (order[:10], order[10:20]):
+            torch.manual_seed(seed_of(3, len(losses), 0))  # for dropout
             adam.zero_grad()
             loss = functional.cross_entropy(plain(images[batch]), tiny.train.labels[batch])
             loss.backward()
