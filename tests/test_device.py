@@ -9,5 +9,3 @@ def test_images_go_in_as_totensor_makes_them(tiny):
     before = images.clone()
     assert torch.equal(as_input(images)[0], to_tensor(images[0, 0].numpy()))
     assert torch.equal(images, before)
-
-

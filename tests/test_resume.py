@@ -446,7 +446,9 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(tiny, home):
 
 def test_by_default_checkpoints_are_written_as_time_allows(tiny, home, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("mnist_kit.checkpoints.time", type("Time", (), {"perf_counter": staticmethod(lambda: clock[0])}))
+    monkeypatch.setattr(
+        "mnist_kit.checkpoints.time", type("Time", (), {"perf_counter": staticmethod(lambda: clock[0])})
+    )
     written = []
 
     def slow(path, content):
