@@ -1,7 +1,6 @@
 """What can be done from the command line: `python -m mnist_kit train --recipe paper`."""
 
 import argparse
-import io
 import json
 import math
 import os
@@ -9,6 +8,7 @@ import signal
 import sys
 import time
 from ast import literal_eval
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,16 +18,17 @@ import torch
 import torch.distributed as dist
 
 from mnist_kit.checkpoints import Checkpoints, check_name, save_weights
-from mnist_kit.data import SOURCES, Digits, load_mnist
+from mnist_kit.data import SOURCES, load_mnist
+from mnist_kit.device import as_device
 from mnist_kit.distributed import World, contact, independent, join
 from mnist_kit.errors import ContactLost, MnistKitError, RecipeError
 from mnist_kit.files import home_folder, write_atomically
-from mnist_kit.history import History, save_history
+from mnist_kit.history import save_history
 from mnist_kit.live import ProgressLine
 from mnist_kit.models import MODELS, make_model
 from mnist_kit.recipes import RECIPES, Recipe, get_recipe, recipe_for
 from mnist_kit.synthetic import make_digits
-from mnist_kit.training import as_device, fit
+from mnist_kit.training import END_SIGNALS, fit
 
 STOPPED = 130  # exit status, as of a command that Ctrl+C ended
 MOST_SEEDS = 10_000
@@ -45,9 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return 0
     # Stop as Ctrl+C does: a scheduler, or the end of a remote session, says it with these.
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    numbers = [number for number in END_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
         with contact():
             return options.run(options)
@@ -91,19 +93,57 @@ def add_train(commands: argparse._SubParsersAction) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Train by the `options` of `add_train`, save under one name and return the exit status."""
-    options.name = options.name or f"class-{options.data}"
-    check_name(options.name)  # now, not after an hour of training
-    seeds = parse_seeds(options.seeds) if options.seeds is not None else None
+    name = options.name or f"class-{options.data}"
+    check_name(name)  # now, not after an hour of training
+    seeds = None if options.seeds is None else parse_seeds(options.seeds)
     processes = join(timedelta(days=7) if seeds else None)  # a run of another seed may take its time
     device = processes.own(as_device(options.device))
     recipe = get_recipe(options.recipe) if options.recipe else recipe_for(device)
     recipe = recipe.but(**dict(parse_setting(text) for text in options.settings))
     make_model(options.model)
     digits = processes.from_first(lambda: make_digits() if options.data == "synthetic" else load_mnist(options.data))
+
+    def run(name: str, recipe: Recipe, saves: bool, title: str = "") -> pd.DataFrame | None:
+        """The table of epochs of a run that was saved; None when it was stopped: its checkpoint has all there is."""
+        if options.resume and saves and not Checkpoints(name).exist():
+            print(f"there is no checkpoint {name!r} yet: starting with the first step", file=sys.stderr)
+        torch.manual_seed(recipe.seed)
+        model = make_model(options.model)
+        progress = ProgressLine(title=title)
+        history = fit(model, digits, recipe, progress, device, name, options.every, options.resume)
+        if history.about["interrupted"]:
+            return None
+        if saves:
+            accuracy = history.epochs["val_accuracy"].iloc[-1]
+            print(save_history(history, name), save_weights(model, name, recipe, accuracy, options.data), sep="\n")
+        return history.epochs
+
     if seeds:
-        return _train_seeds(options, digits, recipe, device, seeds, processes)
-    history = _train_one(options, digits, recipe, device, options.name, processes.is_first)
-    return 0 if history else _stopped(processes)
+        return _train_seeds(run, name, recipe, seeds, processes)
+    return _stopped(processes) if run(name, recipe, processes.is_first) is None else 0
+
+
+def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], processes: World) -> int:
+    rows = []
+    with independent():
+        for seed in seeds[processes.rank :: processes.size]:
+            try:
+                epochs = run(f"{name}-seed-{seed}", replace(recipe, seed=seed), True, f"seed {seed}")
+            except MnistKitError as error:  # the other seeds are no worse for it
+                print(f"seed {seed} failed: {error}", file=sys.stderr)
+                rows.append((seed, *[math.nan] * 4))
+                continue
+            if epochs is None:
+                return _stopped(processes)
+            last = epochs.iloc[-1]
+            rows.append((seed, last.val_accuracy, epochs.val_accuracy.max(), last.val_loss, epochs.seconds.sum()))
+    rows = sorted(row for part in processes.gather(rows) for row in part)
+    table = pd.DataFrame(rows, columns=["seed", "val_accuracy", "best_val_accuracy", "val_loss", "seconds"])
+    if processes.is_first:
+        path = write_atomically(home_folder() / "runs" / f"{name}-seeds.csv", table.to_csv(index=False).encode())
+        summary = table.drop(columns="seed").agg(["mean", "std"])
+        print(table.to_string(index=False), summary.to_string(), path, sep="\n\n")
+    return 2 if table["val_accuracy"].isna().any() else 0
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -128,64 +168,6 @@ def parse_setting(text: str) -> tuple[str, object]:
         return name, literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
-
-
-def _train_one(
-    options: argparse.Namespace,
-    digits: Digits,
-    recipe: Recipe,
-    device: torch.device,
-    name: str,
-    saves: bool,
-    title: str = "",
-) -> History | None:
-    """The history of a run, saved along with its weights; None when it was stopped: its checkpoint has all there is."""
-    if options.resume and saves and not Checkpoints(name).exist():
-        print(f"there is no checkpoint {name!r} yet: starting with the first step", file=sys.stderr)
-    torch.manual_seed(recipe.seed)
-    model = make_model(options.model)
-    progress = ProgressLine(title=title)
-    history = fit(model, digits, recipe, progress, device, checkpoint=name, every=options.every, resume=options.resume)
-    if history.about["interrupted"]:
-        return None
-    if saves:
-        accuracy = history.epochs["val_accuracy"].iloc[-1]
-        print(save_history(history, name), save_weights(model, name, recipe, accuracy, options.data), sep="\n")
-    return history
-
-
-def _train_seeds(
-    options: argparse.Namespace,
-    digits: Digits,
-    recipe: Recipe,
-    device: torch.device,
-    seeds: list[int],
-    processes: World,
-) -> int:
-    rows = []
-    with independent():
-        for seed in seeds[processes.rank :: processes.size]:
-            name, seeded = f"{options.name}-seed-{seed}", replace(recipe, seed=seed)
-            try:
-                history = _train_one(options, digits, seeded, device, name, True, f"seed {seed}")
-            except MnistKitError as error:  # the other seeds are no worse for it
-                print(f"seed {seed} failed: {error}", file=sys.stderr)
-                rows.append((seed, *[math.nan] * 4))
-                continue
-            if history is None:
-                return _stopped(processes)
-            epochs = history.epochs
-            last = epochs.iloc[-1]
-            rows.append((seed, last.val_accuracy, epochs.val_accuracy.max(), last.val_loss, epochs.seconds.sum()))
-    rows = sorted(row for part in processes.gather(rows) for row in part)
-    table = pd.DataFrame(rows, columns=["seed", "val_accuracy", "best_val_accuracy", "val_loss", "seconds"])
-    if processes.is_first:
-        buffer = io.StringIO()
-        table.to_csv(buffer, index=False)
-        path = write_atomically(home_folder() / "runs" / f"{options.name}-seeds.csv", buffer.getvalue().encode())
-        summary = table.drop(columns="seed").agg(["mean", "std"])
-        print(table.to_string(index=False), summary.to_string(), path, sep="\n\n")
-    return 2 if table["val_accuracy"].isna().any() else 0
 
 
 def _stopped(processes: World) -> int:

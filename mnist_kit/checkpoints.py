@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,8 +28,8 @@ from mnist_kit.models import describe, make_model, unwrapped
 from mnist_kit.recipes import Recipe
 
 DESCRIPTION = ("model", "settings", "recipe", "accuracy", "data")  # of the metadata; other tools may put more there
-FORMAT = b"mnist_kit checkpoint 2 "  # the first line of a checkpoint, before its checksum
 KEPT = 2  # checkpoints per run
+FORMAT = b"mnist_kit checkpoint 2 "  # the first line of a checkpoint, before its checksum
 SHARE = 0.01  # of the time of a run, that writing its checkpoints may take
 
 
@@ -142,15 +141,6 @@ def _crc32(tensors: dict[str, Tensor]) -> int:
     return total
 
 
-class HasState(Protocol):
-    """A run, as far as its checkpoints know it. step, epochs: what is done so far."""
-
-    step: int
-    epochs: list
-
-    def state_dict(self) -> dict: ...
-
-
 class Checkpoints:
     """The last two states of a run, in `checkpoints/<name>/` of `$MNIST_KIT_HOME`, and when they are written.
 
@@ -174,7 +164,7 @@ class Checkpoints:
         """Whether there is a state, perhaps a damaged one."""
         return any(self.folder.glob("step-*.pt"))
 
-    def begin(self, run: HasState, resume: bool) -> dict | None:
+    def begin(self, run, resume: bool) -> dict | None:
         """The state to resume from; or None, when `run` is a new one: its first state is then written.
 
         Raises CheckpointError when all states are damaged or one is from a newer version, StorageError when the first
@@ -182,24 +172,18 @@ class Checkpoints:
         """
         state = self.latest() if resume else None
         if state is not None:
-            self.saved = (state.get("step"), len(state.get("epochs", [])))
+            self.saved = (state.get("step"), len(state.get("epochs") or []))
             return state
-        moved = self._set_aside()
-        try:
-            self.write(run)
-        except StorageError:
-            for path in moved:  # the earlier run is still the one to resume
-                with suppress(OSError):
-                    os.replace(self.before / path.name, path)
-                    self.before.rmdir()  # once it is empty
-            raise
+        earlier = set(self.folder.glob("step-*.pt"))
+        path = self.write(run, earlier)
+        self._set_aside(sorted(earlier - {path}))
         return None
 
     def is_due(self, step: int) -> bool:
         """Whether a state should be written after this step."""
         return time.perf_counter() >= self.due if self.every is None else step % self.every == 0
 
-    def save(self, run: HasState) -> None:
+    def save(self, run) -> None:
         """Write the run's state if it is new. A failure is no reason to stop: it warns, once."""
         if self.saved == (run.step, len(run.epochs)):
             return
@@ -210,8 +194,8 @@ class Checkpoints:
                 warnings.warn(f"training continues without new checkpoints: {error}", stacklevel=3)
             self.warned = True
 
-    def write(self, run: HasState) -> Path:
-        """Write the run's state atomically, drop all but it and the one before, and return the path.
+    def write(self, run, earlier: Iterable[Path] = ()) -> Path:
+        """Write the run's state atomically and return the path; all but it, the run's last and `earlier` are dropped.
 
         Raises StorageError when it cannot be written; the earlier ones then stay.
         """
@@ -223,8 +207,10 @@ class Checkpoints:
         path = write_atomically(self.folder / f"step-{run.step:09}.pt", header + content)
         self.saved = (run.step, len(run.epochs))
         self.written = [*(kept for kept in self.written if kept != path), path][-KEPT:]
-        # What another format left, or a killed process (hidden files), goes too.
-        _delete(old for old in [*self.folder.glob("step-*"), *self.folder.glob(".*step-*")] if old not in self.written)
+        files = {*self.folder.glob("step-*"), *self.folder.glob(".*step-*")}  # hidden: what a killed process left
+        for old in files - {*self.written, *earlier}:
+            with suppress(OSError):  # the new state is there; what cannot go now goes later
+                old.unlink()
         now = time.perf_counter()
         self.due = now + (now - started) / SHARE
         return path
@@ -249,28 +235,19 @@ class Checkpoints:
             raise CheckpointError(f"{'; '.join(damaged)}: there is no other, train again without resume")
         return None
 
-    def _set_aside(self) -> list[Path]:
-        """Move an earlier run's states to `before` unless the run there got further; those that were moved.
-
-        States that stay are dropped with the first `write`. Raises StorageError.
-        """
-        states = sorted(self.folder.glob("step-*.pt"))
-        if not states or states[-1].name < max((path.name for path in self.before.glob("step-*.pt")), default=""):
-            return []
+    def _set_aside(self, states: list[Path]) -> None:
+        """Move an earlier run's states to `before`, in place of a run there that got less far, else delete them."""
+        furthest = max((path.name for path in self.before.glob("step-*.pt")), default="")
         try:
-            shutil.rmtree(self.before, ignore_errors=True)
-            self.before.mkdir()
+            if states and states[-1].name >= furthest:
+                shutil.rmtree(self.before, ignore_errors=True)
+                self.before.mkdir()
+                for path in states:
+                    os.replace(path, self.before / path.name)
             for path in states:
-                os.replace(path, self.before / path.name)
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"cannot move {self.folder} to {self.before}: {error.strerror or error}") from error
-        return states
-
-
-def _delete(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with suppress(OSError):  # the new state is there; what cannot go now goes later
-            path.unlink()
 
 
 def _read_state(path: Path) -> dict:

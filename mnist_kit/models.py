@@ -1,6 +1,8 @@
 """The networks, by name, and their layer-by-layer summary."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
@@ -127,39 +129,52 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def require_trainable(model: nn.Module) -> None:
+    """Raise ModelError, which says how to fix it, for what cannot be trained."""
+    if not isinstance(model, nn.Module):
+        hint = f": write {model.__name__}()" if isinstance(model, type) else ""
+        raise ModelError(f"the model has to be an nn.Module, not {model!r}{hint}")
+    parameters = list(model.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ModelError("the model has no parameters to train: none at all, or all are frozen (requires_grad=False)")
+    for parameter in parameters:
+        if not nn.parameter.is_lazy(parameter) and (parameter.is_meta or parameter.is_inference()):
+            raise ModelError('the model was made within torch.inference_mode() or on the device "meta": make it anew')
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            raise ModelError(
+                f"the model's weights are {parameter.dtype}, too coarse for Adam's steps: keep them in float32 with "
+                'model.float(), and choose precision="bfloat16" in the recipe'
+            )
+
+
+@contextmanager
+def dropping(model: nn.Module, share: float | None) -> Iterator[None]:
+    """Within it the `Dropout` layers of `model` switch off that share of their inputs; None: as many as otherwise."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)] if share is not None else []
+    before = [layer.p for layer in layers]
+    try:
+        for layer in layers:
+            layer.p = share
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer.p = own
+
+
 @dataclass(frozen=True)
 class Summary:
-    """What a model is made of, counted as the paper counts it. Sizes in MB of 2^20 bytes, float32.
+    """What a model is made of, counted as the paper counts it.
 
-    layers: a row per leaf layer, in the order they run: layer ("Conv2d-1"), output_shape, parameters.
+    layers: a row per leaf layer, in the order they run: layer ("Conv2d-1"), output_shape, parameters; sizes: the lines
+    that stand under the table, by name: numbers of parameters, and MB of 2^20 bytes (float32).
     """
 
     layers: pd.DataFrame
-    parameters: int
-    trainable: int
-    input_mb: float
-    forward_backward_mb: float
-    parameters_mb: float
-
-    @property
-    def total_mb(self) -> float:
-        return self.input_mb + self.forward_backward_mb + self.parameters_mb
+    sizes: dict[str, float]
 
     def totals(self) -> pd.Series:
         """The lines that stand under the table, by name."""
-        return pd.Series(
-            {
-                "parameters": self.parameters,
-                "trainable": self.trainable,
-                "not trainable": self.parameters - self.trainable,
-                "input (MB)": round(self.input_mb, 2),
-                "forward/backward (MB)": round(self.forward_backward_mb, 2),
-                "parameters (MB)": round(self.parameters_mb, 2),
-                "total (MB)": round(self.total_mb, 2),
-            },
-            dtype=object,
-            name="totals",
-        )
+        return pd.Series(self.sizes, dtype=object, name="totals")
 
 
 def summary(model: nn.Module, batch_size: int = 16) -> Summary:
@@ -180,12 +195,8 @@ def summary(model: nn.Module, batch_size: int = 16) -> Summary:
             "parameters": [layer.num_params for layer in leaves],
         }
     )
-    mb = 2**20
-    return Summary(
-        layers=layers,
-        parameters=info.total_params,
-        trainable=info.trainable_params,
-        input_mb=info.total_input / mb,
-        forward_backward_mb=2 * 4 * sum(prod(shape) for shape in layers.output_shape) / mb,
-        parameters_mb=4 * info.total_params / mb,
-    )
+    count, outputs = info.total_params, sum(prod(shape) for shape in layers.output_shape)
+    sizes = {"input (MB)": info.total_input, "forward/backward (MB)": 2 * 4 * outputs, "parameters (MB)": 4 * count}
+    sizes["total (MB)"] = sum(sizes.values())
+    counts = {"parameters": count, "trainable": info.trainable_params, "not trainable": count - info.trainable_params}
+    return Summary(layers, counts | {name: round(size / 2**20, 2) for name, size in sizes.items()})

@@ -8,13 +8,13 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mnist_kit.augment import augment
@@ -26,21 +26,19 @@ from mnist_kit.device import (
     as_device,
     as_input,
     as_logits,
-    best_device,
     computing,
     device_name,
     has_bfloat16,
     parameter_dtype,
 )
 from mnist_kit.distributed import World, contact, world
-from mnist_kit.errors import CheckpointError, LossNotFinite, ModelError, RecipeError, TrainingError
+from mnist_kit.errors import CheckpointError, LossNotFinite, RecipeError, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import EPOCH_COLUMNS, History
-from mnist_kit.models import describe, unwrapped
+from mnist_kit.models import describe, dropping, require_trainable, unwrapped
 from mnist_kit.recipes import Recipe, get_recipe
 
-__all__ = ["Callback", "Evaluation", "Run", "as_device", "as_input", "best_device", "evaluate", "fit"]
-
+END_SIGNALS = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # of a scheduler, of a lost terminal
 CHECK_STEPS = 100  # on a GPU, between two looks at the losses: each look waits for the device
 
 
@@ -112,7 +110,7 @@ def fit(
     with torch.inference_mode(False), torch.enable_grad(), contact(), ExitStack() as at_end:
         run = Run(model, digits, recipe, processes.own(as_device(device)), processes)
         at_end.enter_context(_stopping_on_signals(run))
-        at_end.enter_context(_dropping(model, recipe.dropout))
+        at_end.enter_context(dropping(model, recipe.dropout))
         if checkpoints:
             run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
         checkpoints = checkpoints if processes.is_first else None
@@ -183,7 +181,7 @@ class Run:
                 "start a number of them that divides it, or choose another batch_size"
             )
         self.steps_per_epoch = recipe.steps_per_epoch(len(digits.train))
-        _require_trainable(model)
+        require_trainable(model)
         self.model, self.recipe, self.digits, self.device, self.processes = model, recipe, digits, device, processes
         self.digits_name, self.world_size = digits.name, processes.size
         bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device))
@@ -195,13 +193,14 @@ class Run:
         self.step, self.epoch, self.epochs, self.resumed_at = 0, 1, [], 0
         self.interrupted = self.stopping = self.told_to_stop = self.amid_step = False
         self.started = self.epoch_started = time.perf_counter()
+        self.epoch_learning_rate = math.nan
         self.losses = torch.full((self.total_steps,), math.nan, dtype=torch.float32, device=device)
         self.clock = StepClock(device)
 
         with computing, torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(recipe.seed)
             model.to(device)
-            if any(is_lazy(parameter) for parameter in model.parameters()):
+            if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
                 with answering(model):
                     model(as_input(self.images[:2]).to(self.dtype))
         kind = torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam
@@ -339,43 +338,47 @@ class Run:
 
     # Checkpoints
 
+    @cached_property
     def identity(self) -> dict:
-        """What has to be the same for a run to resume: the class of the model, the recipe, the data and a checksum."""
+        """What has to be the same for a run to resume: the model's class and shapes, the recipe, the data."""
         checksum = 0  # of all images and labels: a name alone does not tell one data set from another
         for tensor in (self.images, self.labels, self.digits.test.images, self.digits.test.labels):
             checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
-        recipe = self.recipe.as_dict()
-        del recipe["expected_accuracy"]
-        return {"model": describe(self.model)[0], "recipe": recipe, "data": [self.digits_name, checksum]}
+        shapes = {name: str(tuple(tensor.shape)) for name, tensor in unwrapped(self.model).state_dict().items()}
+        return {
+            "recipe": self.recipe.but(expected_accuracy=0.0).as_dict(),
+            "data set": {"name": self.digits_name, "version": checksum},
+            "model": {"class": describe(self.model)[0], **shapes},
+        }
 
     def state_dict(self) -> dict:
         """All that a run needs to resume: tensors and plain values."""
-        if not hasattr(self, "_identity"):
-            self._identity = self.identity()
         now = time.perf_counter()
         return {
-            **self._identity,
+            "identity": self.identity,
             "step": self.step,
             "epochs": self.epochs,
             "losses": self.losses[: self.step].clone(),
             "step_seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64),
             "seconds": now - self.started,
             "epoch_seconds": now - self.epoch_started,
-            "epoch_learning_rate": self.epoch_learning_rate if self.step else self.learning_rate,
-            "weights": unwrapped(self.model).state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "epoch_learning_rate": self.epoch_learning_rate,
+            **{name: part.state_dict() for name, part in self.parts().items()},
         }
+
+    def parts(self) -> dict:
+        """What has a `state_dict` of its own, by name."""
+        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "weights": unwrapped(self.model)}
+        return parts | ({"average": self.average} if self.average else {})
 
     def resume(self, state: dict | None, name: str) -> None:
         """Continue from `state`, if there is one. Raises CheckpointError when it is of another run, or incomplete."""
         if state is None:
             return
         try:
-            self._require_same(state, name)
+            self._require_same(state["identity"], name)
             step, epochs, losses, seconds = (state[key] for key in ("step", "epochs", "losses", "step_seconds"))
-            whole = isinstance(step, int) and 0 <= step <= self.total_steps and len(losses) == len(seconds) == step
+            whole = 0 <= step <= self.total_steps and len(losses) == len(seconds) == step
             if not whole or not 0 <= step - len(epochs) * self.steps_per_epoch <= self.steps_per_epoch:
                 raise ValueError(f"{len(losses)} losses and {len(epochs)} epochs for {step} steps")
             if step and not state["optimizer"]["state"]:
@@ -383,11 +386,8 @@ class Run:
             now = time.perf_counter()
             self.started, self.epoch_started = now - state["seconds"], now - state["epoch_seconds"]
             self.epoch_learning_rate = state["epoch_learning_rate"]
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
-            if self.average:
-                self.average.load_state_dict(state["average"])
-            unwrapped(self.model).load_state_dict(state["weights"])
+            for part, own in self.parts().items():
+                own.load_state_dict(state[part])
             self.losses[:step] = losses.to(self.device)
             self.clock = StepClock(self.device, seconds.tolist())
             self.step = self.resumed_at = step
@@ -400,27 +400,16 @@ class Run:
             ) from error
         self.keep_weights()
 
-    def _require_same(self, state: dict, name: str) -> None:
-        fix = "train with what it was started with, choose another checkpoint name, or start anew without resume"
-        mine = self.identity()
-        recipe = Recipe.from_dict(state["recipe"]).as_dict()
-        other = [
-            f"{key} {recipe[key]!r}, not {value!r}" for key, value in mine["recipe"].items() if recipe[key] != value
-        ]
-        if other:
-            raise CheckpointError(f"the checkpoint {name!r} is of another recipe ({', '.join(other)}): {fix}")
-        if state["data"] != mine["data"]:
-            theirs, own = state["data"][0], self.digits_name
-            what = f"another version of {own!r}" if theirs == own else f"{theirs!r}, not {own!r}"
-            raise CheckpointError(f"the checkpoint {name!r} is of another data set ({what}): {fix}")
-        if state["model"] != mine["model"]:
-            what = f"{state['model']!r}, not {mine['model']!r}"
-            raise CheckpointError(f"the checkpoint {name!r} is of another model ({what}): {fix}")
-        shapes = {key: tensor.shape for key, tensor in unwrapped(self.model).state_dict().items()}
-        theirs = {key: tensor.shape for key, tensor in state["weights"].items()}
-        for key in [*shapes, *theirs]:
-            if shapes.get(key) != theirs.get(key):
-                raise CheckpointError(f"the checkpoint {name!r} is of another model ({key!r} differs): {fix}")
+    def _require_same(self, identity: dict, name: str) -> None:
+        theirs = {**identity, "recipe": Recipe.from_dict(identity["recipe"]).as_dict()}
+        for kind, own in self.identity.items():
+            other = [key for key in {**own, **theirs[kind]} if own.get(key) != theirs[kind].get(key)]
+            if other:
+                what = ", ".join(f"{key} {theirs[kind].get(key)!r}, not {own.get(key)!r}" for key in other[:3])
+                raise CheckpointError(
+                    f"the checkpoint {name!r} is of another {kind} ({what}): train with what it was started with, "
+                    "choose another checkpoint name, or start anew without resume"
+                )
 
 
 def seed_of(*numbers: int) -> int:
@@ -434,38 +423,6 @@ def _as_callbacks(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
         if isinstance(callback, type) or not hasattr(callback, "on_step"):
             raise TrainingError(f"{callback!r} is no callback: derive a class from Callback and pass an object of it")
     return callbacks
-
-
-def _require_trainable(model: nn.Module) -> None:
-    """Raise ModelError, which says how to fix it, for what cannot be trained."""
-    if not isinstance(model, nn.Module):
-        hint = f": write {model.__name__}()" if isinstance(model, type) else ""
-        raise ModelError(f"the model has to be an nn.Module, not {model!r}{hint}")
-    parameters = list(model.parameters())
-    if not any(parameter.requires_grad for parameter in parameters):
-        raise ModelError("the model has no parameters to train: none at all, or all are frozen (requires_grad=False)")
-    for parameter in parameters:
-        if not is_lazy(parameter) and (parameter.is_meta or parameter.is_inference()):
-            raise ModelError('the model was made within torch.inference_mode() or on the device "meta": make it anew')
-        if parameter.dtype in (torch.float16, torch.bfloat16):
-            raise ModelError(
-                f"the model's weights are {parameter.dtype}, too coarse for Adam's steps: keep them in float32 with "
-                'model.float(), and choose precision="bfloat16" in the recipe'
-            )
-
-
-@contextmanager
-def _dropping(model: nn.Module, share: float | None) -> Iterator[None]:
-    """Within it the `Dropout` layers of `model` switch off that share of their inputs; None: as many as otherwise."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)] if share is not None else []
-    before = [layer.p for layer in layers]
-    try:
-        for layer in layers:
-            layer.p = share
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.p = own
 
 
 @contextmanager
@@ -482,8 +439,7 @@ def _stopping_on_signals(run: Run) -> Iterator[None]:
         received.append(number)
         run.told_to_stop = True
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *END_SIGNALS)}
     before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     try:
         for number in before:
@@ -492,5 +448,5 @@ def _stopping_on_signals(run: Run) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in set(received) - {signal.SIGINT}:
+        for number in set(received) & set(END_SIGNALS):
             signal.raise_signal(number)  # the state is saved: now it may end the process
