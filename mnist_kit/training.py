@@ -140,7 +140,7 @@ def fit(
                         callback.on_step(run)
                     if checkpoints and checkpoints.is_due(run.step) and run.keep_weights():
                         checkpoints.save(run)
-                    if run.stopping:
+                    if run.stopping or (run.told_to_stop and run.world_size == 1):
                         raise KeyboardInterrupt
                 begun = time.perf_counter()
                 processes.share_buffers(model)
