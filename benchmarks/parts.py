@@ -83,7 +83,7 @@ class Recognising:
         rasters = [raster if raster.any() else raster + 255 for raster in rasters]
         work = {
             "predict_images": lambda: self.recognizer.predict_images(self.images),
-            "predict_inks": lambda: self.recognizer.predict_inks(rasters),
+            "predict_rasters": lambda: self.recognizer.predict_rasters(rasters),
         }
         seconds = {name: [] for name in work}
         for _, name in alternating(work, rounds):
@@ -200,7 +200,7 @@ def describe_recognising(measured: dict) -> str:
     rows = [[f"one {name} through `predict`, 1 thread", number(one[name]["median"], " ms")] for name in one]
     rows += [
         [f"{many['images']:,} at once through `{name}`", number(many[name]["median"], " s")]
-        for name in ("predict_images", "predict_inks")
+        for name in ("predict_images", "predict_rasters")
     ]
     return table(["recognising", "median"], rows)
 

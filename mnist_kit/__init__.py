@@ -36,6 +36,7 @@ from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
 from mnist_kit.models import Net, make_model, summary
 from mnist_kit.recipes import PAPER, QUICK, SMALL, Recipe, recipe_for
 from mnist_kit.recognizer import Prediction, Recognizer
+from mnist_kit.segmentation import as_text, split
 from mnist_kit.synthetic import load_digits, make_digits, sample_drawing
 from mnist_kit.training import Callback, Run, fit
 
@@ -58,9 +59,9 @@ __all__ = [
     "DigitPad", "Digits", "Drawing", "DrawingError", "EmptyDrawing", "Evaluation", "History", "HistoryError",
     "HistoryNotFound", "ImageError", "LiveCurves", "LossNotFinite", "MnistKitError", "ModelError", "Net",
     "Prediction", "ProgressLine", "Recipe", "RecipeError", "Recognizer", "RecognizerError", "Run", "Split",
-    "StorageError", "Stroke", "TrainingError", "WeightsError", "append_drawing", "as_input", "best_device",
+    "StorageError", "Stroke", "TrainingError", "WeightsError", "append_drawing", "as_input", "as_text", "best_device",
     "class_table", "evaluate", "export_images", "fit", "home_folder", "load_digits", "load_history",
     "load_mnist", "load_weights", "make_digits", "make_model", "read_drawings", "recipe_for", "sample_drawing",
-    "save_history", "save_weights", "summary", "weights_about",
+    "save_history", "save_weights", "split", "summary", "weights_about",
 ]
 # fmt: on

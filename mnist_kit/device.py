@@ -97,8 +97,7 @@ def as_logits(output: object, images: int, classes: int = 1) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != images or output.shape[1] < classes:
         told = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise ModelError(
-            f"the model answered {images} images with {told}; "
-            f"it has to return logits, a tensor ({images}, {max(classes, 10)})"
+            f"the model answered {images} images with {told}; it has to return logits, a tensor ({images}, {classes})"
         )
     return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
 

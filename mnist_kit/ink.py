@@ -4,14 +4,17 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 (column + 0.5, row + 0.5), as on a canvas.
 """
 
+import codecs
 import json
 import math
+import os
 import warnings
 import zlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from numbers import Integral
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -23,6 +26,7 @@ MAX_SIDE = 10_000  # px; a raster of 100 MB
 FILE_SIDE = 500  # px; the pad that recorded drawings without a size were made on
 LEAST_PRESSURE = 0.05  # share of the radius; the lightest touch leaves ink too
 LISTED = 10  # broken lines of a file that a warning names
+TAIL = 1 << 16  # bytes; read from the end of a file at first
 CHUNK = 1 << 16  # distances computed at once: small enough for the processor's cache
 
 
@@ -63,13 +67,6 @@ class Stroke:
     def scaled(self, scale: float) -> "Stroke":
         """The same stroke `scale` times as large, pen and all."""
         return replace(self, points=self.points * np.float32(scale), radius=self.radius * scale)
-
-    @property
-    def line(self) -> np.ndarray:
-        """The points, float32 (n, 2), with pressure (n, 3): the third is the radius at each, in pixels."""
-        if self.pressure is None:
-            return self.points
-        return np.column_stack([self.points, self.pressure * np.float32(self.radius)])
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ class Drawing:
         """The drawing as uint8 (height, width): white ink (255) on black (0), antialiased."""
         raster = np.zeros((self.height, self.width), np.uint8)
         for stroke in self.strokes:
-            _paint(raster, stroke)
+            _draw(raster, stroke)
         return raster
 
     def to_image(self) -> Image.Image:
@@ -187,6 +184,8 @@ class Drawing:
         try:
             row = json.loads(line)
             strokes = row["strokes"]
+            if not isinstance(strokes, list):
+                raise TypeError("strokes are no list")
             width, height = row.get("size", (FILE_SIDE, FILE_SIDE))
             radii = row.get("radii", [Stroke.radius] * len(strokes))
             erase = row.get("erase", [False] * len(strokes))
@@ -197,159 +196,51 @@ class Drawing:
             raise DrawingError(f"not a drawing as JSON, {error}: {line[:80]!r}") from error
 
 
-class Ink:
-    """A drawing that is being drawn: its strokes, the raster that follows them point by point, undo and redo.
+def read_drawings(path: str | Path | None = None, last: int | None = None) -> list[Drawing]:
+    """Read a file of drawings, one JSON object per line; `drawings.jsonl` in the home folder by default.
 
-    Each new point costs what its own segment costs, however much is drawn already, and the raster equals
-    `Drawing.raster()` of the same strokes bit for bit. Undo and redo cost the same for every step.
-    """
-
-    def __init__(self, width: int = 800, height: int = 600):
-        blank = Drawing(width, height)
-        self.width, self.height = blank.width, blank.height
-        self.raster = blank.raster()
-        self._lines: list[_Line] = []
-        self._line: _Line | None = None  # what pen_move goes on with
-        self._past: list[_State] = []
-        self._future: list[_State] = []
-
-    def pen_down(
-        self, x: float, y: float, radius: float = 10.0, erase: bool = False, pressure: float | None = None
-    ) -> None:
-        """Begin a stroke with a dot at (x, y). Raises DrawingError as `Stroke` does, and then changes nothing."""
-        self._begin(Stroke([[x, y]], radius, erase, None if pressure is None else [pressure]))
-
-    def pen_move(self, points, pressure=None) -> np.ndarray:
-        """Go on with the last stroke through `points`, (n, 2), and return the new line, float32 (n + 1, 2).
-
-        pressure: (n,) for a stroke that began with one, None for as much as before. Raises DrawingError as `Stroke`
-        does, or without a stroke since the last undo, redo or clear, and then changes nothing.
-        """
-        if self._line is None:
-            raise DrawingError("there is no stroke to go on with; call pen_down first")
-        before = self._line.parts[-1]
-        points = as_points(points)
-        if len(points):
-            if before.pressure is not None and pressure is None:
-                pressure = np.full(len(points), before.pressure[-1])
-            part = Stroke(points, before.radius, before.erase, None if before.pressure is None else pressure)
-            _draw(self.raster, np.concatenate([before.line[-1:], part.line]), part.radius, part.erase)
-            self._line.parts.append(part)
-        return np.concatenate([before.points[-1:], points])
-
-    def undo(self) -> bool:
-        """Take the last stroke, or the last clearing, back; False where there is nothing to take back."""
-        return self._step(self._past, self._future)
-
-    def redo(self) -> bool:
-        """Do again what was taken back last; False where nothing was, or something new was drawn since."""
-        return self._step(self._future, self._past)
-
-    def clear(self) -> None:
-        """Take all ink away; `undo` brings it back. A page without strokes stays as it is."""
-        if self._lines:
-            self._remember()
-            self._lines = []
-            self.raster = np.zeros_like(self.raster)
-
-    def replace(self, drawing: Drawing) -> None:
-        """Put the strokes of `drawing` in place of what is there, cut off at the edges; one `undo` takes that back."""
-        self._remember()
-        self._lines = [_Line([stroke]) for stroke in drawing.strokes]
-        self.raster = Drawing(self.width, self.height, drawing.strokes).raster()
-
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is something to take back."""
-        return bool(self._past)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether something was taken back that can be done again."""
-        return bool(self._future)
-
-    @property
-    def widest_pen(self) -> float:
-        """The largest radius, in pixels, of the pens that put ink; 0 where none did."""
-        return max((line.parts[0].radius for line in self._lines if not line.parts[0].erase), default=0.0)
-
-    @property
-    def strokes(self) -> tuple[Stroke, ...]:
-        """The strokes so far."""
-        return tuple(line.stroke for line in self._lines)
-
-    @property
-    def drawing(self) -> Drawing:
-        """What is drawn so far."""
-        return Drawing(self.width, self.height, self.strokes)
-
-    def _begin(self, stroke: Stroke) -> None:
-        self._remember()
-        _paint(self.raster, stroke)
-        self._line = _Line([stroke])
-        self._lines = [*self._lines, self._line]  # a new list: the old one is remembered
-
-    def _remember(self) -> None:
-        self._past.append(self._state())
-        self._future.clear()
-        self._line = None
-
-    def _state(self) -> "_State":
-        return self._lines, zlib.compress(self.raster, 1)
-
-    def _step(self, source: list["_State"], target: list["_State"]) -> bool:
-        if not source:
-            return False
-        target.append(self._state())
-        self._lines, raster = source.pop()
-        self.raster = np.frombuffer(bytearray(zlib.decompress(raster)), np.uint8).reshape(self.raster.shape)
-        self._line = None
-        return True
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A stroke that may still grow; parts: what it grew by."""
-
-    parts: list[Stroke]
-
-    @property
-    def stroke(self) -> Stroke:
-        first = self.parts[0]
-        points = np.concatenate([part.points for part in self.parts])
-        pressure = None if first.pressure is None else np.concatenate([part.pressure for part in self.parts])
-        return Stroke(points, first.radius, first.erase, pressure)
-
-
-_State = tuple[list[_Line], bytes]  # strokes and raster, the latter compressed: mostly black, it shrinks to kilobytes
-
-
-def read_drawings(path: str | Path | None = None) -> list[Drawing]:
-    """Read a file of drawings, a JSON object a line, blank lines passed over; `drawings.jsonl` at home by default.
-
-    Broken lines are left out, and one warning for the file tells their numbers and what ails them. Raises DrawingError
-    for a file that cannot be read.
+    last: read this many lines from the end of the file, and no more of it than they need; None reads them all.
+    Broken lines are left out, and one warning for the file gives their numbers and what is wrong with them. Raises
+    DrawingError for a file that cannot be read.
     """
     path = _drawings_path(path)
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            lines = _last_lines(file, last) if last is not None else _lines(file.read())
     except OSError as error:
         raise DrawingError(f"cannot read drawings from {path}: {error}") from error
     drawings, broken = [], []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                drawings.append(Drawing.from_json(line.decode()))
-            except (DrawingError, UnicodeDecodeError) as error:
-                broken.append(f"line {number}: {error}")
+    for number, line in lines:
+        try:
+            drawings.append(Drawing.from_json(line.decode()))
+        except (DrawingError, UnicodeDecodeError) as error:
+            broken.append(f"line {number}: {error}" if number > 0 else f"line {-number} from the end: {error}")
     if broken:
         more = f"\n… and {len(broken) - LISTED} more" if len(broken) > LISTED else ""
         warnings.warn(
-            f"{path}: {len(broken)} of {len(drawings) + len(broken)} lines are broken and were left out; mend or "
-            "delete them:\n" + "\n".join(broken[:LISTED]) + more,
+            f"{path}: {len(broken)} of {len(lines)} lines are broken and were left out; fix or delete them:\n"
+            + "\n".join(broken[:LISTED])
+            + more,
             stacklevel=2,
         )
     return drawings
+
+
+def _lines(content: bytes) -> list[tuple[int, bytes]]:
+    """The lines that are not blank, whatever ends them, and their numbers from 1."""
+    lines = enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1)
+    return [(number, line) for number, line in lines if line.strip()]
+
+
+def _last_lines(file: BinaryIO, count: int) -> list[tuple[int, bytes]]:
+    """The last `count` lines that are not blank, and their numbers from the end: …, -2, -1."""
+    start = size = file.seek(0, os.SEEK_END)
+    lines = []
+    while len(lines) <= count and start > 0:  # one more than wanted: the first may be the end of a line
+        start = max(0, size - 2 * (size - start) - TAIL)
+        file.seek(start)
+        lines = _lines(file.read())
+    return [(number - len(lines), line) for number, (_, line) in enumerate(lines)][max(0, len(lines) - count) :]
 
 
 def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:
@@ -368,30 +259,31 @@ def _drawings_path(path: str | Path | None) -> Path:
 
 def as_points(points) -> np.ndarray:
     """A new float32 array (n, 2) of `points`, n ≥ 0. Raises DrawingError for another shape, NaN or infinity."""
-    try:
-        with np.errstate(over="ignore"):
-            array = np.array(points, dtype=np.float32)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DrawingError(f"points have to be numbers, [[x, y], …]: {error}") from error
+    array = _finite(points, "points")
     if array.shape == (0,):
         return array.reshape(0, 2)
     if array.ndim != 2 or array.shape[1] != 2:
         raise DrawingError(f"points have to be an array of shape (n, 2), not {array.shape}")
-    if not np.isfinite(array).all():
-        raise DrawingError("points have to be finite; NaN or infinity is among them")
     return array
 
 
 def as_pressure(pressure, count: int) -> np.ndarray:
     """A new float32 array (count,) in [LEAST_PRESSURE, 1]. Raises DrawingError for another length, NaN or infinity."""
+    array = _finite(pressure, "pressure")
+    if array.shape != (count,):
+        raise DrawingError(f"pressure has to be {count} numbers, one per point, not of shape {array.shape}")
+    return array.clip(LEAST_PRESSURE, 1)
+
+
+def _finite(values, name: str) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):
-            array = np.array(pressure, dtype=np.float32)
+            array = np.array(values, dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DrawingError(f"pressure has to be numbers: {error}") from error
-    if array.shape != (count,) or not np.isfinite(array).all():
-        raise DrawingError(f"pressure has to be {count} finite numbers, one a point, not {array.shape}")
-    return array.clip(LEAST_PRESSURE, 1)
+        raise DrawingError(f"{name} has to be numbers: {error}") from error
+    if not np.isfinite(array).all():
+        raise DrawingError(f"{name} has to be finite; NaN or infinity is among the numbers")
+    return array
 
 
 def as_radius(radius) -> float:
@@ -415,11 +307,11 @@ def _plain(values: np.ndarray) -> list:
 
 
 def _svg_path(stroke: Stroke) -> str:
-    """One path, with pressure one a segment, as wide as its two ends on average."""
+    """One path, with pressure one per segment, as wide as its two ends on average."""
     points = [f"{x:.7g} {y:.7g}" for x, y in [*stroke.points[:1], *stroke.points]]
     if stroke.pressure is None:
         return f'<path d="M{"L".join(points)}" stroke-width="{2 * stroke.radius:.7g}"/>'
-    radii = stroke.line[:, 2]
+    radii = stroke.pressure * np.float32(stroke.radius)
     widths = np.concatenate([2 * radii[:1], radii[:-1] + radii[1:]])
     return "".join(
         f'<path d="M{start}L{end}" stroke-width="{width:.7g}"/>'
@@ -427,74 +319,68 @@ def _svg_path(stroke: Stroke) -> str:
     )
 
 
-def _paint(raster: np.ndarray, stroke: Stroke) -> None:
-    """Draw the whole `stroke` into `raster`, in place."""
-    # The doubled first point is the dot that pen_down leaves.
-    _draw(raster, np.concatenate([stroke.line[:1], stroke.line]), stroke.radius, stroke.erase)
+def _draw(raster: np.ndarray, stroke: Stroke) -> None:
+    """Draw `stroke` into `raster`, in place.
 
-
-def _draw(raster: np.ndarray, points: np.ndarray, radius: float, erase: bool) -> None:
-    """Draw the line through `points`, (n ≥ 2, 2), into `raster`, in place.
-
-    With a third column that is the radius at each point, `radius` at most; along a segment it changes evenly. A
-    pixel's ink is clip(radius + 0.5 − distance to the line, 0, 1). Segments are blended by maximum (ink) or as
-    min(raster, 1 − ink) (erasing), and each depends on its own two ends alone, so that the order in which the points
-    of a stroke arrive, one by one or all at once, makes no difference to any bit.
+    A pixel's ink is clip(radius + 0.5 − distance to the line, 0, 1); where the pen's pressure is known, the radius
+    changes evenly along each segment. Segments are blended by maximum (ink) or as min(raster, 1 − ink) (erasing).
     """
     height, width = raster.shape
-    starts, ends = _pieces(points, radius, width, height)
+    starts, ends = _segments(stroke, width, height)
     if len(starts) == 0:
         return
-    (starts, starts_radius), (ends, ends_radius) = (np.split(corner, [2], axis=1) for corner in (starts, ends))
-    reach = radius + 0.5
     deltas = ends - starts
-    shape = np.abs(deltas).max(axis=0) + 2 * reach + 3
+    reach = stroke.radius + 0.5
+    shape = np.abs(deltas[:, :2]).max(axis=0) + 2 * reach + 3
     columns, rows = (int(side) for side in np.minimum(shape, (width, height)))
-    corners = np.floor(np.minimum(starts, ends) - reach - 0.5)
+    corners = np.floor(np.minimum(starts, ends)[:, :2] - reach - 0.5)
     corners = corners.clip(0, (width - columns, height - rows)).astype(np.intp)
-
-    lengths = (deltas**2).sum(axis=1, keepdims=True)
-    along = np.divide(deltas, lengths, out=np.zeros_like(deltas), where=lengths > 1e-12)  # else a dot
     step = max(1, CHUNK // (rows * columns))
     for first in range(0, len(starts), step):
         chunk = slice(first, first + step)
-        radii = (starts_radius[chunk], ends_radius[chunk]) if points.shape[1] == 3 else (radius, radius)
-        ink = _coverage(corners[chunk], starts[chunk], deltas[chunk], along[chunk], radii, rows, columns)
+        ink = _coverage(corners[chunk], starts[chunk], deltas[chunk], rows, columns)
         for (left, top), piece in zip(corners[chunk].tolist(), ink, strict=True):
             window = raster[top : top + rows, left : left + columns]
-            if erase:
+            if stroke.erase:
                 np.minimum(window, 255 - piece, out=window)
             else:
                 np.maximum(window, piece, out=window)
 
 
-def _coverage(corners, starts, deltas, along, radii, rows, columns) -> np.ndarray:
-    """The ink of n segments, each in its own window: uint8 (n, rows, columns). radii: at their starts and ends."""
-    x0, y0 = (corners + 0.5 - starts).astype(np.float32).T[:, :, None]
-    dx, dy = deltas.astype(np.float32).T[:, :, None, None]
+def _coverage(corners: np.ndarray, starts: np.ndarray, deltas: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The ink of n segments, each in a window of its own: uint8 (n, rows, columns).
+
+    corners: of the windows, px; starts, deltas: (n, 3), x, y and radius at one end, and how they differ at the other.
+    """
+    lengths = (deltas[:, :2] ** 2).sum(axis=1, keepdims=True)
+    along = np.divide(deltas[:, :2], lengths, out=np.zeros((len(deltas), 2)), where=lengths > 1e-12)  # else a dot
+    x0, y0 = (corners + 0.5 - starts[:, :2]).astype(np.float32).T[:, :, None]
+    dx, dy, growth = deltas.astype(np.float32).T[:, :, None, None]
     ax, ay = along.astype(np.float32).T[:, :, None, None]
+    reach = (starts[:, 2] + 0.5).astype(np.float32)[:, None, None]
     x = (x0 + np.arange(columns, dtype=np.float32))[:, None, :]
     y = (y0 + np.arange(rows, dtype=np.float32))[:, :, None]
     nearest = np.clip(x * ax + y * ay, 0, 1)  # 0 at the segment's start, 1 at its end
     distance = np.hypot(x - nearest * dx, y - nearest * dy)
-    if isinstance(radii[0], np.ndarray):
-        first, last = (radius.astype(np.float32)[:, :, None] for radius in radii)
-        reach = first + nearest * (last - first) + np.float32(0.5)
-    else:
-        reach = np.float32(radii[0] + 0.5)
+    if growth.any():
+        reach = reach + nearest * growth
     return (np.clip(reach - distance, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
-def _pieces(points: np.ndarray, radius: float, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """The segments between `points`, cut to where they can leave ink, long ones in pieces: two float64 (m, 2).
+def _segments(stroke: Stroke, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and ends of the segments that can leave ink on the page, float64 (m, 3): x, y and radius.
 
-    A third column is carried along. Short pieces keep the windows small in which distances are computed.
+    They are cut at the edges of the page, widened by the pen, and long ones are divided: that keeps the windows small
+    in which distances are computed.
     """
-    starts = points[:-1].astype(np.float64)
-    deltas = points[1:].astype(np.float64) - starts
+    radius = stroke.radius if stroke.pressure is None else stroke.pressure * np.float32(stroke.radius)
+    points = np.empty((len(stroke.points) + 1, 3))
+    points[1:, :2], points[1:, 2] = stroke.points, radius
+    points[0] = points[1]  # the dot that a pen leaves before it moves
+    starts, deltas = points[:-1], np.diff(points, axis=0)
 
-    # Liang–Barsky clipping at the edges of the canvas, widened by the pen.
-    low, high = -radius - 1, np.array([width, height]) + radius + 1
+    # Liang–Barsky clipping.
+    low, high = -stroke.radius - 1, np.array([width, height]) + stroke.radius + 1
     with np.errstate(divide="ignore", invalid="ignore"):
         crossings = (low - starts[:, :2]) / deltas[:, :2], (high - starts[:, :2]) / deltas[:, :2]
     enter = np.fmin(*crossings).max(axis=1).clip(min=0)
@@ -503,7 +389,7 @@ def _pieces(points: np.ndarray, radius: float, width: int, height: int) -> tuple
     enter, leave = enter[seen, None], leave[seen, None]
     starts, deltas = starts[seen] + enter * deltas[seen], (leave - enter) * deltas[seen]
 
-    counts = np.ceil(np.hypot(*deltas[:, :2].T) / (2 * radius + 8)).clip(min=1).astype(np.intp)
+    counts = np.ceil(np.hypot(*deltas[:, :2].T) / (2 * stroke.radius + 8)).clip(min=1).astype(np.intp)
     segment = np.repeat(np.arange(len(starts)), counts)
     index = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts, counts)
     deltas = (deltas / counts[:, None])[segment]

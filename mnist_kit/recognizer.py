@@ -3,19 +3,19 @@
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mnist_kit.checkpoints import load_weights
-from mnist_kit.doubt import digit_likeness
-from mnist_kit.errors import ImageError
-from mnist_kit.framing import FRAMINGS, SIDE, as_ink, frame_as_mnist
-from mnist_kit.ink import Drawing, Ink
+from mnist_kit.errors import ImageError, RecognizerError
+from mnist_kit.framing import FRAMINGS, SIDE, frame_as_mnist, frame_as_paper, mnist_raster
+from mnist_kit.ink import Drawing
+from mnist_kit.photos import as_raster
 
-Framing = Callable[[np.ndarray | Drawing], Tensor]
-BATCH = 500  # images at once: bounds the memory, and is as quick as any
+BATCH = 500  # images at once: bounds the memory, and is as fast as any
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,79 +42,145 @@ class Prediction:
 
 
 class Recognizer:
-    """A trained network and the framing of its input.
+    """Whatever tells digits apart, and the framing of its input.
 
-    model: images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10); it is used on the device it is on.
-    framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), or a
-    `Drawing` to an image, float32 (1, 28, 28). Raises ImageError for a framing of another name.
+    model: a network from images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10), used on the device it is on;
+    a classifier with `predict_proba`, such as scikit-learn's, which is given (N, 784); or any function from an image,
+    float32 (1, 28, 28), to ten probabilities.
+    framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), white ink
+    on black, to an image, float32 (1, 28, 28). Raises RecognizerError for another model, ImageError for a framing of
+    another name.
     """
 
-    def __init__(self, model: nn.Module, framing: str | Framing = "mnist"):
+    def __init__(self, model: nn.Module | Callable, framing: str | Callable[[np.ndarray], Tensor] = "mnist"):
+        if isinstance(model, type) or not (callable(model) or hasattr(model, "predict_proba")):
+            raise RecognizerError(
+                f"a {type(model).__name__} recognises nothing: give a network, a classifier with predict_proba, or "
+                f"a function from an image, float32 (1, {SIDE}, {SIDE}), to ten probabilities"
+            )
         if not callable(framing) and framing not in FRAMINGS:
             raise ImageError(
                 f"there is no framing {framing!r}; choose one of {', '.join(FRAMINGS)}, or give a function"
             )
-        self.model = model.to(memory_format=torch.channels_last)  # a quarter faster
+        self.model = model
         self.framing = framing
+        self._private = False  # whether nobody else may train the model, or switch its mode, meanwhile
 
     @classmethod
-    def load(cls, name: str = "class-mnist", framing: str | Framing = "mnist") -> "Recognizer":
+    def load(cls, name: str = "class-mnist", framing: str | Callable[[np.ndarray], Tensor] = "mnist") -> "Recognizer":
         """With the weights saved as `name`; "class-mnist", the paper's run, ships with the package.
 
         Raises WeightsError when there are none or they are damaged.
         """
-        return cls(load_weights(name), framing)
+        recognizer = cls(load_weights(name), framing)
+        recognizer._private = True
+        return recognizer
 
     def predict(self, picture) -> Prediction:
-        """One digit: a `Drawing` or `Ink`, or a picture as `as_ink` takes them (PIL image, array, tensor, path).
+        """One digit: a `Drawing`, or a picture as `as_raster` takes them (PIL image, array, tensor, path).
 
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
-        return self.predict_inks([_as_ink(picture)])[0]
+        if not isinstance(picture, Drawing):
+            return self.predict_rasters([as_raster(picture)])[0]
+        raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
+        return self.predict_rasters([raster], margin=round(picture.widest_pen))[0]
 
-    def predict_inks(self, inks: Sequence[np.ndarray | Drawing | Ink]) -> list[Prediction]:
-        """Recognise one digit in each of `inks` together: drawings, or rasters, uint8 (H, W), white ink on black.
+    def predict_rasters(self, rasters: Sequence[np.ndarray], margin: int = 0) -> list[Prediction]:
+        """Recognise one digit in each of `rasters`, uint8 (H, W), white ink on black, together.
 
-        Raises EmptyDrawing where there is no ink.
+        margin: of the red rectangle that the "paper" framing shows the network, px. Raises EmptyDrawing where there is
+        no ink.
         """
-        if not inks:
+        if not rasters:
             return []
-        images = torch.stack([self._frame(ink) for ink in inks])
-        by_mnist = self.framing in ("mnist", frame_as_mnist)
-        likeness = digit_likeness(images if by_mnist else torch.stack([frame_as_mnist(ink) for ink in inks]))
-        return [
-            Prediction(int(probabilities.argmax()), probabilities, image, float(like))
-            for probabilities, image, like in zip(self.predict_images(images), images, likeness, strict=True)
-        ]
+        images = torch.stack([self._frame(raster, margin) for raster in rasters])
+        as_mnist = images if self.framing == "mnist" else torch.stack([frame_as_mnist(raster) for raster in rasters])
+        answers = zip(self.predict_images(images), images, _likeness(as_mnist), strict=True)
+        return [Prediction(int(p.argmax()), p, image, float(likeness)) for p, image, likeness in answers]
 
-    def predict_images(self, images: Tensor) -> np.ndarray:
+    def predict_images(self, images: Tensor | np.ndarray) -> np.ndarray:
         """Probabilities, float32 (N, 10), of images framed already: (N, 1, 28, 28), uint8 or float in [0, 1].
 
-        Raises ImageError for another shape or for NaN.
+        Raises ImageError for another shape, type or range, RecognizerError when the model does not answer with ten
+        finite numbers per image.
         """
-        if images.ndim != 4 or images.shape[1:] != (1, SIDE, SIDE):
-            raise ImageError(f"images have to be (N, 1, {SIDE}, {SIDE}), not {tuple(images.shape)}")
-        device = next((parameter.device for parameter in self.model.parameters()), images.device)
-        images = images.to(device).float() / (255 if images.dtype == torch.uint8 else 1)
-        if images.isnan().any():
-            raise ImageError("there is NaN among the pixels of the images")
-        # Another thread may be training the model: it is not switched, a copy is.
-        model = deepcopy(self.model).eval() if self.model.training else self.model
+        images = _checked_images(images)
+        if hasattr(self.model, "predict_proba"):
+            return _checked_answers(self.model.predict_proba(images.reshape(-1, SIDE * SIDE).numpy()), len(images))
+        if not isinstance(self.model, nn.Module):
+            try:
+                answers = [_checked_answers(self.model(image), 1) for image in images]
+            except SystemExit as error:  # it would end the thread in which JupyterLab hears the browser
+                raise RecognizerError("the recognizer called sys.exit() instead of answering") from error
+            return np.concatenate([np.empty((0, 10), np.float32), *answers])
+        parameter = next((p for p in self.model.parameters() if p.is_floating_point()), images)
+        # Another thread may be training the model, or start to: a copy answers.
+        model = self.model if self._private and not self.model.training else deepcopy(self.model).eval()
         with torch.inference_mode():
-            batches = [model(batch).softmax(dim=1) for batch in images.split(BATCH)]
-        return torch.cat(batches).cpu().numpy()
+            batches = [model(batch.to(parameter)).float() for batch in images.split(BATCH)]
+            return _checked_answers(torch.cat([batch.softmax(dim=-1) for batch in batches]), len(images))
 
-    def frame(self, picture) -> Tensor:
-        """What the network is shown of `picture`: float32 (1, 28, 28) in [0, 1]. Raises as `predict` does."""
-        return self._frame(_as_ink(picture))
+    def _frame(self, raster: np.ndarray, margin: int) -> Tensor:
+        if self.framing == "mnist":
+            return frame_as_mnist(raster)
+        if self.framing == "paper":
+            return frame_as_paper(raster, margin)
+        image = self.framing(raster)
+        if not isinstance(image, Tensor | np.ndarray):
+            raise ImageError(f"a framing returns an image, float32 (1, {SIDE}, {SIDE}), not {image!r:.80}")
+        return _checked_images(image[None])[0]
 
-    def _frame(self, ink: np.ndarray | Drawing | Ink) -> Tensor:
-        if callable(self.framing):
-            return self.framing(ink.drawing if isinstance(ink, Ink) else ink)
-        return FRAMINGS[self.framing](ink)
+
+def _likeness(images: Tensor) -> np.ndarray:
+    """How much each image looks like a digit at all, float32 (N,) in [0, 1]: below one half it rather is none.
+
+    images: float32 (N, 1, 28, 28) in [0, 1], framed as MNIST frames. A network that was only ever shown digits is often
+    sure of what is none; this one was shown scribbles, letters, shapes and several digits in one as well.
+    """
+    with torch.inference_mode():
+        return _digit_or_not()(images).softmax(dim=1)[:, 1].numpy()
 
 
-def _as_ink(picture) -> np.ndarray | Drawing | Ink:
-    if isinstance(picture, Tensor):
-        picture = picture.detach().cpu().numpy()
-    return picture if isinstance(picture, Drawing | Ink) else as_ink(picture)
+@cache
+def _digit_or_not() -> nn.Module:
+    return load_weights("digit-or-not")
+
+
+def _checked_images(images) -> Tensor:
+    """Images as float32 (N, 1, 28, 28) on the CPU. Raises ImageError."""
+    try:
+        images = torch.as_tensor(images).detach()
+        if images.is_quantized:
+            images = images.dequantize()
+        scale = 255 if images.dtype == torch.uint8 else 1
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise TypeError(f"their type is {images.dtype}")
+        images = images.to_dense().cpu().float() / scale
+    except (TypeError, ValueError, RuntimeError) as error:  # NotImplementedError, of meta tensors, is a RuntimeError
+        raise ImageError(f"images have to be uint8, or floating point from 0 to 1: {error}") from error
+    if images.ndim != 4 or images.shape[1:] != (1, SIDE, SIDE):
+        raise ImageError(f"images have to be (N, 1, {SIDE}, {SIDE}), not {tuple(images.shape)}")
+    if not ((images >= 0) & (images <= 1)).all():  # NaN is neither
+        raise ImageError(f"pixels have to be from 0 to 1; these are from {images.min():.4g} to {images.max():.4g}")
+    return images
+
+
+def _checked_answers(answers, count: int) -> np.ndarray:
+    """Probabilities as float32 (count, 10). Raises RecognizerError for anything else."""
+    if isinstance(answers, Tensor):
+        answers = answers.detach().cpu()
+    try:
+        answers = np.asarray(answers, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise RecognizerError(f"the recognizer answered with no numbers: {error}") from error
+    if answers.shape not in [(count, 10), (10,)][: 1 + (count == 1)]:
+        raise RecognizerError(f"the recognizer has to answer with ten probabilities, not with shape {answers.shape}")
+    if not np.isfinite(answers).all() or answers.min(initial=0) < 0:
+        raise RecognizerError(f"the recognizer's probabilities are not all numbers ≥ 0: {answers}")
+    sums = answers.reshape(count, 10).sum(axis=1)
+    if np.abs(sums - 1).max(initial=0) > 1e-3:
+        raise RecognizerError(
+            f"the recognizer's probabilities sum to {sums.max():.4g}, not to 1; are they logits before a softmax?"
+        )
+    return answers.reshape(count, 10)

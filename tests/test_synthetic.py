@@ -175,9 +175,10 @@ def test_a_damaged_cache_is_drawn_again(home, damage):
     first = make_few()
     path = cache_file(home)
     whole = path.read_bytes()
-    flipped = bytes([whole[-1] ^ 1])
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     path.write_bytes(
-        {"truncated": whole[:-100], "empty": b"", "one byte": whole[:-1] + flipped, "other content": b"{}" * 99}[damage]
+        {"truncated": whole[:-100], "empty": b"", "one byte": flipped, "other content": b"{}" * 99}[damage]
     )
     assert same(make_few(), first)
     assert path.read_bytes() == whole

@@ -4,7 +4,7 @@
 
 Real digits are every second line of a file of drawings that are digits: "odd" lines by default, so that the "even" ones
 are there to choose constants by. Numbers are such digits side by side. What is no digit is drawn as the training of
-`mnist_kit.doubt` draws it, from another seed.
+`DigitOrNot` draws it, from another seed.
 """
 
 import argparse
@@ -14,13 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from train_doubt import no_digit
 
-from mnist_kit import Drawing, MnistKitError, Recognizer, Stroke, read_drawings, sample_drawing
-from mnist_kit.doubt import digit_likeness
+from mnist_kit import (
+    Drawing,
+    MnistKitError,
+    Recognizer,
+    Stroke,
+    as_text,
+    read_drawings,
+    sample_drawing,
+    split,
+)
 from mnist_kit.files import data_folder
-from mnist_kit.splitting import as_text, split
 
 HEIGHT, TOP, PEN = 120, 200, 6  # px; of the digits of a number
 SEED = 2_000_000  # of what is drawn here; training counts from 0
@@ -40,7 +46,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     drawn = [sample_drawing(n % 10, SEED + n) for n in range(len(digits) // 2)]
-    others = torch.stack([no_digit(rng) for _ in range(1_000)])
+    others = [no_digit(rng)[0].mul(255).byte().numpy() for _ in range(1_000)]
     table = {
         "real digits": read_digits(digits, recognizer),
         "synthetic digits": read_digits(drawn, recognizer),
@@ -91,11 +97,12 @@ def in_a_row(digits: list[Drawing], rng: np.random.Generator) -> Drawing:
     return Drawing(1200, 600, strokes)
 
 
-def refuse(images: torch.Tensor, recognizer: Recognizer) -> dict[str, str]:
-    """images: float32 (N, 1, 28, 28), framed."""
-    probable = recognizer.predict_images(images).max(axis=1) >= 0.5
-    sure = probable & (digit_likeness(images) >= 0.5)
-    return {"drawings": f"{len(images):,}", "not sure": percent(~sure)}
+def refuse(rasters: list[np.ndarray], recognizer: Recognizer) -> dict[str, str]:
+    """rasters: uint8 (H, W), of no digit."""
+    return {
+        "drawings": f"{len(rasters):,}",
+        "not sure": percent(not p.sure for p in recognizer.predict_rasters(rasters)),
+    }
 
 
 def percent(cases: Iterable[bool]) -> str:

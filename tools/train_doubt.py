@@ -1,9 +1,11 @@
-"""Train the small network of mnist_kit.doubt, which tells digits from what is none.
+"""Train the small network `DigitOrNot`, which tells digits from what is none.
 
 Digits are MNIST's and, so that it does not go by the look of drawn lines, synthetic ones. What is none is made here:
 letters and signs, shapes, scribbles, blobs, and several digits in one picture. Some minutes on a CPU:
 
     python tools/train_doubt.py            writes weights/digit-or-not.safetensors in $MNIST_KIT_HOME
+
+The same seed gives the same weights on the same processor.
 """
 
 import argparse
@@ -13,13 +15,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import nn
 
-from mnist_kit import Drawing, Stroke, load_mnist, sample_drawing, save_weights
-from mnist_kit.doubt import WEIGHTS, DigitOrNot
-from mnist_kit.framing import DIGIT_SIDE, frame_as_mnist
+from mnist_kit import Drawing, Recipe, Stroke, fit, load_mnist, sample_drawing, save_weights
+from mnist_kit.data import Digits, Split
+from mnist_kit.framing import DIGIT_SIDE, frame_as_mnist, mnist_raster
+from mnist_kit.live import ProgressLine
+from mnist_kit.models import DigitOrNot
 
-LETTERS = [*(set(string.ascii_letters) - set("OoDQIilSsZzBbGgqjyJtfrTYUu")), *"#&@%$?+=*<>^{}€§£"]  # unlike any digit
+LIKE_DIGITS = "OoDQIilSsZzBbGgqjyJtfrTYUu"
+LETTERS = [*(letter for letter in string.ascii_letters if letter not in LIKE_DIGITS), *"#&@%$?+=*<>^{}€§£"]
 SIDE = 5 * DIGIT_SIDE  # px; of a drawing
 
 
@@ -29,44 +33,35 @@ def main() -> None:
     parser.add_argument("--drawn", type=int, default=20_000, help="synthetic digits, and as many drawings of no digit")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
     rng = np.random.default_rng(arguments.seed)
 
     mnist = load_mnist()
-    digits = [mnist.train.images, as_bytes(slanted(n % 10, rng) for n in range(arguments.drawn))]
-    others = [
-        as_bytes(several(mnist.train.images, rng) for _ in range(len(mnist.train.images) // 4)),
-        as_bytes(several_drawn(rng) for _ in range(arguments.drawn // 2)),
-        as_bytes(no_digit(rng) for _ in range(arguments.drawn)),
-    ]
-    images = torch.cat(digits + others)
-    labels = torch.arange(len(images)) < sum(map(len, digits))
-    network = train(images, labels.float(), arguments.epochs)
-    with torch.inference_mode():
-        accepted = (network(mnist.test.images.float() / 255) > 0).float().mean().item()
-    print(
-        f"{accepted:.2%} of MNIST's test images are digits; saved {save_weights(network, WEIGHTS, accuracy=accepted)}"
+    images = mnist.train.images
+    train = labelled(
+        digits=[images, as_bytes(slanted(n % 10, rng) for n in range(arguments.drawn))],
+        others=[
+            as_bytes(several(images, rng) for _ in range(len(images) // 4)),
+            as_bytes(several_drawn(rng) for _ in range(arguments.drawn // 2)),
+            as_bytes(no_digit(rng) for _ in range(arguments.drawn)),
+        ],
     )
-
-
-def train(images: torch.Tensor, labels: torch.Tensor, epochs: int, batch_size: int = 128) -> DigitOrNot:
-    """images: uint8 (N, 1, 28, 28); labels: float32 (N,), 1 for digits. Returns the network in evaluation mode."""
+    test = labelled([mnist.test.images], [as_bytes(no_digit(rng) for _ in range(arguments.drawn // 10))])
+    data = Digits("digit or not", train, test, ("no digit", "digit"))
+    torch.manual_seed(arguments.seed)  # of the initial weights
     network = DigitOrNot()
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
-    steps = epochs * (len(images) // batch_size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.005, total_steps=steps)
-    for epoch in range(epochs):
-        order = torch.randperm(len(images))
-        losses = []
-        for batch in order[: len(order) // batch_size * batch_size].split(batch_size):
-            loss = nn.functional.binary_cross_entropy_with_logits(network(images[batch].float() / 255), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-        print(f"epoch {epoch + 1}/{epochs}: loss {torch.stack(losses).mean():.4f}", flush=True)
-    return network.eval()
+    recipe = Recipe(
+        "digit or not", arguments.epochs, learning_rate=0.005, schedule="one-cycle", dropout=0.3, seed=arguments.seed
+    )
+    history = fit(network, data, recipe, [ProgressLine()])
+    accuracy = float(history.epochs.val_accuracy.iloc[-1])
+    path = save_weights(network, "digit-or-not", recipe, accuracy, data.name)
+    print(f"{accuracy:.2%} of MNIST's test images and of drawings of no digit are told right; saved {path}")
+
+
+def labelled(digits: list[torch.Tensor], others: list[torch.Tensor]) -> Split:
+    """Images, uint8 (N, 1, 28, 28) each, with label 1 for `digits` and 0 for `others`."""
+    images = torch.cat(digits + others)
+    return Split(images, (torch.arange(len(images)) < sum(map(len, digits))).long())
 
 
 def slanted(digit: int, rng: np.random.Generator) -> torch.Tensor:
@@ -77,7 +72,7 @@ def slanted(digit: int, rng: np.random.Generator) -> torch.Tensor:
         middle = (drawing.width / 2, drawing.height / 2)
         strokes = [replace(s, points=(s.points - middle) @ shear * 0.7 + middle) for s in drawing.strokes]
         drawing = replace(drawing, strokes=strokes)
-    return frame_as_mnist(drawing)
+    return frame_as_mnist(mnist_raster(drawing))
 
 
 def several(digits: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -245,7 +240,7 @@ def smooth(corners: np.ndarray) -> np.ndarray:
 
 
 def trembling(line: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The line as a hand draws it; long ones have their own wrongs."""
+    """The line as a hand draws it; long lines are irregular already."""
     return line + rng.normal(0, 0.01, line.shape) if len(line) < 50 else line
 
 
