@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 
+from mnist_kit import reading
 from mnist_kit.checkpoints import Checkpoints, check_name, save_weights
 from mnist_kit.data import SOURCES, load_mnist
 from mnist_kit.device import as_device
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mnist_kit", description="What mnist_kit can do in a shell.")
     commands = parser.add_subparsers(title="commands", metavar="", required=False)
     add_train(commands)
+    reading.add_command(commands)
     options = parser.parse_args(arguments)
     if not hasattr(options, "run"):
         parser.print_help()

@@ -99,8 +99,8 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
 
 def weights_about(name: str = "class-mnist") -> dict:
     """What is known of the weights called `name`: model, settings, recipe (settings by name), accuracy (a fraction) and
-    data, all None where they were not given; path; and source: "reference" for those that ship with the package, else
-    "yours".
+    data, all None where they were not given; whatever else the file tells; path; and source: "reference" for those that
+    ship with the package, else "yours".
 
     Raises WeightsError as `load_weights` does.
     """
@@ -125,13 +125,21 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            about = {key: json.loads(metadata.get(key, "null")) for key in DESCRIPTION}
+            about = dict.fromkeys(DESCRIPTION) | {key: _value(text) for key, text in metadata.items()}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         if "crc32" in metadata and metadata["crc32"] != str(_crc32(tensors)):
             raise ValueError("its checksum differs")
         return tensors, about
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error
+
+
+def _value(text: str) -> object:
+    """Metadata as we write it is JSON; other tools write text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _crc32(tensors: dict[str, Tensor]) -> int:
