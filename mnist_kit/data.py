@@ -188,10 +188,8 @@ def _read(path: Path, source: _Source) -> Tensor:
     try:
         crc32 = zlib.crc32(path.read_bytes())
         values = read_idx(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # torchvision's reader has no errors of its own
-        raise _unusable(path, f"is not a whole IDX file ({type(error).__name__} {error})") from error
+        raise _unusable(path, f"is not a whole IDX file, or cannot be read ({error!r})") from error
     if source.is_mnist is not None and (crc32 == MNIST_CRC32[path.name]) != source.is_mnist:
         raise _unusable(path, "is damaged or another file's content (its checksum differs)")
     return values
@@ -288,7 +286,6 @@ def export_images(
     Raises DataError for another format, a limit that is not a whole number from 1, or a name that is no folder's;
     StorageError when the folder cannot be written.
     """
-    format = "jpg" if format == "jpeg" else format
     if format not in EXPORT_FORMATS:
         raise DataError(f"format must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
