@@ -39,7 +39,7 @@ bench-accuracy: .venv/ready  ## measure the time to 99.0, 99.2 and 99.4 % (about
 	@$(BIN)/python -m benchmarks.accuracy --resume
 
 bench-pad: .venv/ready  ## measure in a real browser how fast the drawing pad is
-	@$(BIN)/python tools/bench_pad.py
+	@$(BIN)/python -m benchmarks.pad
 
 measure: .venv/ready  ## measure how well drawings, pictures and numbers are read, on what is in the data folder
 	@$(BIN)/python tools/measure_reading.py

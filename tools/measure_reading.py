@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from mnist_kit import Drawing, MnistKitError, Recognizer, Stroke, as_text, data_folder, read, read_drawings, split
+from mnist_kit import Drawing, MnistKitError, Recognizer, Stroke, as_text, read, read_drawings, split
+from mnist_kit.files import data_folder
 from mnist_kit.simulate import photograph
 
 HEIGHT, TOP, PEN = 120, 200, 6  # px; of the digits of a number
