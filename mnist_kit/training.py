@@ -117,6 +117,7 @@ def fit(
         network = processes.spread(model, run.device)
         images, labels = run.images, run.labels  # uint8 (N, 1, 28, 28), int64 (N,)
         started = []
+        at_end.callback(_end, started, run)
         try:
             for callback in callbacks:
                 callback.on_start(run)
@@ -150,15 +151,10 @@ def fit(
                     callback.on_epoch(run)
         except KeyboardInterrupt:
             run.interrupted = True
-        finally:
-            with ExitStack() as ends:  # each on_end is called, even where another raises
-                for callback in reversed(started):
-                    ends.callback(callback.on_end, run)
-                model.eval()
         if checkpoints and not run.amid_step and run.keep_weights():
             checkpoints.save(run)
         if run.averaged_model is not model:
-            model.load_state_dict(run.averaged_model.state_dict())
+            unwrapped(model).load_state_dict(run.averaged_model.state_dict())
     return run.history()
 
 
@@ -423,6 +419,13 @@ def _as_callbacks(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
         if isinstance(callback, type) or not hasattr(callback, "on_step"):
             raise TrainingError(f"{callback!r} is no callback: derive a class from Callback and pass an object of it")
     return callbacks
+
+
+def _end(callbacks: list[Callback], run: Run) -> None:
+    run.model.eval()
+    with ExitStack() as ends:  # each on_end is called, even where another raises
+        for callback in reversed(callbacks):
+            ends.callback(callback.on_end, run)
 
 
 @contextmanager
