@@ -115,7 +115,6 @@ def fit(
             run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
         checkpoints = checkpoints if processes.is_first else None
         network = processes.spread(model, run.device)
-        images, labels = run.images, run.labels  # uint8 (N, 1, 28, 28), int64 (N,)
         started = []
         at_end.callback(_end, started, run)
         try:
@@ -126,14 +125,14 @@ def fit(
                 run.epoch = epoch
                 for batch in run.batches():  # int64 (batch_size,)
                     with run.one_step() as generator:
-                        inputs = as_input(images[batch])  # float32 (batch, 1, 28, 28)
+                        inputs, labels = as_input(run.images[batch]), run.labels[batch]  # float32 (batch, 1, 28, 28)
                         if recipe.augmentation is not None:
                             inputs = augment(inputs, recipe.augmentation, generator)
                         run.optimizer.zero_grad()
                         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
                             logits = network(inputs.to(run.dtype))  # (batch, classes)
                         logits = as_logits(logits, len(batch), run.classes)
-                        loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
+                        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
                         loss.backward()
                         run.optimizer.step()
                         run.record(loss.detach())
