@@ -21,6 +21,7 @@ _NAMES = {
     "live": "LiveCurves ProgressLine",
     "ink": "Drawing Stroke append_drawing read_drawings",
     "photos": "as_raster",
+    "simulate": "PhotoSettings photograph",
     "framing": "frame_as_mnist frame_as_paper",
     "recognizer": "Prediction Recognizer",
     "segmentation": "ReadDigit as_text split",

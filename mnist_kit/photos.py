@@ -157,7 +157,7 @@ def _closed(small: np.ndarray, share: float, operation: int) -> np.ndarray:
     side = max(3, round(share * min(small.shape)) | 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     around = np.pad(small.astype(np.float32), side, "reflect", reflect_type="odd")  # a gradient goes on as it was
-    return cv2.morphologyEx(around, operation, disc)[side:-side, side:-side]
+    return cv2.morphologyEx(around, operation, disc)[side:-side, side:-side].clip(1)
 
 
 def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
@@ -170,7 +170,7 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
     mask = (small > floor).astype(np.uint8)
     length = round(0.6 * min(small.shape))
     found = cv2.HoughLinesP(mask, 1, np.pi / 360, length // 2, minLineLength=length, maxLineGap=max(2, length // 12))
-    depth = cv2.dilate(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.ones((3, 3)))
+    depth = cv2.dilate(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.ones((3, 3))).clip(max=LINES_SIDE)
     darkest = cv2.dilate(small, np.ones((3, 3)))
     lines, whole = [], {}
     for x, y, x1, y1 in [] if found is None else found.reshape(-1, 4).tolist():
