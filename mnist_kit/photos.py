@@ -209,7 +209,8 @@ def _pieces(share: np.ndarray, least: float, photo: bool = False) -> np.ndarray:
     kept[np.unique(pieces[share >= 0.5])] = True
     kept &= sides >= least * max(ink.shape)
     kept[_frames(pieces, boxes, kept)] = False
-    kept &= sides >= SPECK * sides[kept].max(initial=0)
+    largest = np.minimum(sides, 8 * boxes[:, 2:4].min(axis=1))[kept].max(initial=0)  # a long line is no measure
+    kept &= sides >= SPECK * largest
     kept &= ~_beside_the_sheet(pieces, sides, kept, photo)
     ink[cv2.dilate(kept[pieces].astype(np.uint8), np.ones((3, 3))) == 0] = 0
     return ink

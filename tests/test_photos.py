@@ -294,6 +294,13 @@ def test_arrays_and_tensors_of_any_kind(picture):
     assert np.abs(as_raster(picture).astype(int) - GREY)[(GREY == 0) | (GREY == 255)].max() <= 2
 
 
+def test_digits_beside_a_long_line_are_no_specks():
+    page = np.full((SIDE, SIDE), 255, np.uint8)
+    page[300:304, 20:480] = 0
+    page[260:290, 100:104] = page[260:264, 104:120] = 0
+    assert as_raster(page)[275, 102] == 255
+
+
 @given(
     page=arrays(np.uint8, st.tuples(st.integers(3, 60), st.integers(3, 60)), elements=st.sampled_from([0, 90, 255])),
     scale=st.sampled_from([1, 7]),

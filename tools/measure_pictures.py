@@ -2,8 +2,8 @@
 
     python tools/measure_pictures.py pictures drawings.jsonl
 
-pictures: a folder with an index.csv whose columns are file, label, mode ("single") and kind. drawings.jsonl: digits, which
-`mnist_kit.simulate` photographs.
+pictures: a folder with an index.csv whose columns are file, label, mode ("single") and kind. drawings.jsonl: digits,
+which `mnist_kit.simulate` photographs.
 """
 
 import argparse
