@@ -25,6 +25,7 @@ _NAMES = {
     "framing": "frame_as_mnist frame_as_paper",
     "recognizer": "Prediction Recognizer",
     "segmentation": "ReadDigit as_text split",
+    "reading": "Reading read",
     "pad": "DigitPad",
     "synthetic": "load_digits make_digits sample_drawing",
 }

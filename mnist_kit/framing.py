@@ -84,7 +84,7 @@ def ink_box(raster: np.ndarray, margin: int = 0) -> Box:
     """
     box = Image.fromarray(raster).getbbox()
     if box is None:
-        raise EmptyDrawing("nothing is drawn yet: there is no ink in the picture")
+        raise EmptyDrawing("there is no ink to recognise")
     left, top, right, bottom = box
     height, width = raster.shape
     return max(0, left - margin), max(0, top - margin), min(width, right + margin), min(height, bottom + margin)
