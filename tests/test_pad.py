@@ -15,6 +15,7 @@ from mnist_kit.errors import DrawingError, RecognizerError
 from mnist_kit.framing import frame_as_mnist, frame_as_paper, mnist_raster, red_rectangle
 from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
 from mnist_kit.pad import PAUSE, SLOW, DigitPad
+from mnist_kit.pad.controls import COMMANDS
 from mnist_kit.recognizer import Recognizer
 
 SEVEN = [[60, 40], [140, 45], [90, 160]]
@@ -41,11 +42,11 @@ def draw_seven(pad: DigitPad, right: float = 0) -> None:
 
 
 def press(pad: DigitPad, name: str) -> None:
-    if name in pad._controls.buttons:
-        pad._controls.buttons[name].click()
-    else:  # the browser sends these itself
+    if name in COMMANDS:
         press.number += 1
         send(pad, "do", command=name, client="press", stroke=press.number)
+    else:
+        next(w for w in pad.children[3].children if w.description == name).click()
 
 
 press.number = 0
@@ -63,7 +64,7 @@ def in_kernel(pad: DigitPad, *actions, rest: float = 0.5) -> None:
         for action in actions:
             action()
         end = time.monotonic() + rest
-        while pad._timer is not None and time.monotonic() < end:
+        while pad.prediction is None and time.monotonic() < end:
             await asyncio.sleep(0.005)
 
     asyncio.run(live())
@@ -358,7 +359,7 @@ def test_keeping_loading_and_replaying(pad, home):
     press(pad, "load")
     assert "no drawing was kept" in pad._controls.message.value
     draw_seven(pad)
-    pad._controls.label.value = 1
+    pad._controls.label.value = "1"
     press(pad, "keep")
     assert str(home / "drawings.jsonl") in pad._controls.message.value
     (kept,) = read_drawings()
