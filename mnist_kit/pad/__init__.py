@@ -9,7 +9,6 @@ import base64
 import html
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
@@ -62,7 +61,7 @@ class DigitPad(Page):
         self.digits: list[ReadDigit] = []
         self.answers: list[tuple[Drawing, str]] = []
         self._standing: list[ReadDigit] = []  # the answer on the screen: it stands until there is a new one
-        self._thumbnails: deque[str] = deque(maxlen=REMEMBERED)  # of the answers, the latest first, as HTML
+        self._thumbnails: list[str] = []  # of the latest answers, as HTML, the last one first
         self._callbacks: list[Callable[[Prediction], None]] = []
         self._slow: bool | None = None  # whether the recognizer is; None: not known yet
         super().__init__(width, height, pressure)
@@ -73,10 +72,8 @@ class DigitPad(Page):
             controls.kept,
             self._button("load", "put the kept drawing on the pad", lambda: self.draw(self._chosen())),
             self._button("replay", "draw the kept drawing as it was drawn", self._replay_chosen),
-            self._button("PNG", "save the drawing as a picture", lambda: self._say(f"saved as {self.export()}")),
-            self._button(
-                "SVG", "save the drawing as lines", lambda: self._say(f"saved as {self.export(_unused('svg'))}")
-            ),
+            self._button("PNG", "save the drawing as a picture", lambda: f"saved as {self.export()}"),
+            self._button("SVG", "save the drawing as lines", lambda: f"saved as {self.export(_unused('svg'))}"),
         )
         controls.auto.observe(self.shown(self._switch_auto), "value")
         if getattr(self.recognizer, "framing", None) in FRAMINGS:
@@ -113,7 +110,7 @@ class DigitPad(Page):
         if self._standing:
             number = as_text(self._standing)
             self.answers.append((self.drawing, number))
-            self._thumbnails.appendleft(figure(self.image, number))
+            self._thumbnails = [figure(self.image, number), *self._thumbnails][:REMEMBERED]
             figures = "".join(self._thumbnails)
             self._controls.history.value = f'<div role="group" aria-label="earlier answers">{figures}</div>'
         super().draw(drawing)
@@ -169,9 +166,8 @@ class DigitPad(Page):
         if path.suffix not in (".png", ".svg"):
             raise DrawingError(f"a drawing is exported as .png or .svg, not as {path.name!r}")
         self._require_ink("saved")
-        return write_atomically(
-            path, self.drawing.to_svg().encode() if path.suffix == ".svg" else self.image._repr_png_()
-        )
+        content = self.drawing.to_svg().encode() if path.suffix == ".svg" else self.image._repr_png_()
+        return write_atomically(path, content)
 
     def _require_ink(self, done: str) -> None:
         if not self.drawing.raster().any():
@@ -194,7 +190,7 @@ class DigitPad(Page):
 
     def _example(self) -> Image.Image:
         """A picture of the pad in use by somebody who drew a 3."""
-        drawing, digits = sample_drawing(3, seed=1, size=(self._layer.width, self._layer.height)), []
+        drawing, digits = sample_drawing(3, seed=1, size=(self._blank.width, self._blank.height)), []
         if isinstance(getattr(self.recognizer, "model", None), nn.Module):  # a function is asked about real ink only
             with suppress(Exception):  # a network that fails says so when it is asked
                 digits = split(drawing, self.recognizer)
@@ -235,14 +231,13 @@ class DigitPad(Page):
 
     def _show(self) -> None:
         """The answer that stands, its red rectangles, and one of the ink that it does not know yet."""
-        strokes = self._strokes
         boxes = [digit.box for digit in self._standing]
         if not boxes or (self._pen and not self.digits):
-            new = quick_rectangle(replace(self._blank, strokes=strokes[-1:] if boxes else strokes))
+            new = quick_rectangle(replace(self._blank, strokes=self._strokes[-1:] if boxes else self._strokes))
             boxes += [new] if new else []
         with self._layer.hold_sync():  # in one message
             self._layer.answer, self._layer.boxes = answer_text(as_text(self._standing)), boxes
-            self._layer.empty = not strokes
+            self._layer.empty = not self._strokes
 
     def _say(self, message: str) -> None:
         text = html.escape(message)
@@ -253,10 +248,10 @@ class DigitPad(Page):
 
     # The controls
 
-    def _button(self, name: str, tooltip: str, act: Callable[[], None]) -> widgets.Button:
-        button = widgets.Button(description=name, tooltip=tooltip)
-        button.on_click(self.shown(lambda _button: act()))
-        hear_at_once(button)
+    def _button(self, name: str, tooltip: str, act: Callable[[], str | None]) -> widgets.Button:
+        """A button that calls `act` and says what it returns."""
+        button = hear_at_once(widgets.Button(description=name, tooltip=tooltip))
+        button.on_click(self.shown(lambda _button: self._say(act() or "")))
         return button
 
     def _switch_auto(self, _change) -> None:
@@ -269,15 +264,15 @@ class DigitPad(Page):
         if self.drawing.strokes:
             self.recognise()
 
-    def _keep_chosen(self) -> None:
+    def _keep_chosen(self) -> str:
         label = self._controls.label
         path = self.keep(int(label.value) if label.index else None)
         label.index = 0  # the next drawing is another digit
         self._list_kept()
-        self._say(f"kept in {path}")
+        return f"kept in {path}"
 
     def _replay_chosen(self) -> None:
-        asyncio.ensure_future(self.replay(self._chosen()))
+        self._replaying = asyncio.ensure_future(self.replay(self._chosen()))  # kept: the loop does not keep it
 
     def _chosen(self) -> Drawing:
         """The kept drawing that is chosen, made smaller where it was drawn on a larger pad."""

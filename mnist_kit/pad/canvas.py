@@ -47,13 +47,14 @@ def one_at_a_time(method: Callable) -> Callable:
     return locked
 
 
-def hear_at_once(widget: widgets.Widget) -> None:
-    """Let `widget` be heard in the thread that its browser asks for, in the order of the events, while a cell runs.
+def hear_at_once(widget: widgets.Widget) -> widgets.Widget:
+    """`widget`, heard in the thread that its browser asks for, in the order of the events, while a cell runs.
 
     Otherwise ipykernel ≥ 7 hears a widget in the thread that spoke through it last: that of the cell, at first.
     """
     with suppress(AttributeError):  # no kernel, or one that does not choose
         widget.comm._reply_subshell_for = None
+    return widget
 
 
 class PenLayer(anywidget.AnyWidget):
@@ -87,16 +88,14 @@ class Page(widgets.VBox):
         self._pen: Pen | None = None  # whose stroke grows
         self._heard: dict[str, int] = {}  # the last stroke or command that came from each browser
         # A manager of its own: one canvas of the reader's that fails must not take the pad with it.
-        self._paper = Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True))
+        self._paper = hear_at_once(Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True)))
         self._paper.on_client_ready(self._redraw)
-        self._layer = PenLayer(width=width, height=height, paper=self._paper, pressure=pressure)
+        self._layer = hear_at_once(PenLayer(width=width, height=height, paper=self._paper, pressure=pressure))
         self._layer.on_msg(lambda _layer, message, _buffers: self.shown(self._obey)(message))
         self._layers = widgets.Box([self._paper]).add_class("mnist-layers")
         fits = f"min({width}px, max(240px, 100vh - 290px) * {width / height:.4f})"  # never taller than the window
         self._page = widgets.Box([self._layers, self._layer], layout={"width": fits, "max_width": "100%"})
         super().__init__([self._page.add_class("mnist-page")])
-        for widget in (self._layer, self._paper):
-            hear_at_once(widget)
 
     @cached_property  # a page on which nobody asks for it has one canvas less to show
     def canvas(self) -> Canvas:
@@ -249,12 +248,14 @@ class Page(widgets.VBox):
             case {"kind": "down", "client": str(client), "stroke": int(number), "point": point, "radius": radius}:
                 radius = min(max(as_radius(radius), LEAST_RADIUS), MOST_RADIUS)
                 pressure = None if message.get("pressure") is None else [message["pressure"]]
-                stroke = Stroke(_nearer([point]), radius, message.get("erase") is True, pressure)
+                stroke = Stroke(
+                    as_points([point]).clip(-MAX_SIDE, MAX_SIDE), radius, message.get("erase") is True, pressure
+                )
                 self._heard[client] = number
                 self._begin(stroke, (client, number))
             case {"kind": "move", "client": client, "stroke": number, "points": [_, *_] as points}:
                 if self._pen == (client, number):  # else it was undone while it was being drawn
-                    self.pen_move(_nearer(points), message.get("pressure"))
+                    self.pen_move(as_points(points).clip(-MAX_SIDE, MAX_SIDE), message.get("pressure"))
             case {"kind": "up", "client": client, "stroke": number}:
                 if self._pen == (client, number):
                     self.pen_up()
@@ -277,8 +278,3 @@ class Page(widgets.VBox):
                 self._fail(error)
 
         return guarded
-
-
-def _nearer(points: list) -> np.ndarray:
-    """`points`, those far outside the page brought closer."""
-    return as_points(points).clip(-MAX_SIDE, MAX_SIDE)
