@@ -64,8 +64,10 @@ class DigitPad(Page):
         self._thumbnails: list[str] = []  # of the latest answers, as HTML, the last one first
         self._callbacks: list[Callable[[Prediction], None]] = []
         self._slow: bool | None = None  # whether the recognizer is; None: not known yet
+        self._untaught: nn.Module | None = None  # the network before it was fine-tuned here
         super().__init__(width, height, pressure)
         self._controls = controls = Controls(self._layer, auto)
+        self._teaching = self._button("teach", "fine-tune the network on the kept drawings", self._teach)
         keeping = row(
             controls.label,
             self._button("keep", "add the drawing to drawings.jsonl", self._keep_chosen),
@@ -74,6 +76,7 @@ class DigitPad(Page):
             self._button("replay", "draw the kept drawing as it was drawn", self._replay_chosen),
             self._button("PNG", "save the drawing as a picture", lambda: f"saved as {self.export()}"),
             self._button("SVG", "save the drawing as lines", lambda: f"saved as {self.export(_unused('svg'))}"),
+            *([self._teaching] if self.recognizer else []),
         )
         controls.auto.observe(self.shown(self._switch_auto), "value")
         if getattr(self.recognizer, "framing", None) in FRAMINGS:
@@ -259,9 +262,14 @@ class DigitPad(Page):
             self._changed(True)
 
     def _switch_framing(self, _change) -> None:
+        self._change_recognizer(framing=self._controls.framing.value)
+
+    @one_at_a_time
+    def _change_recognizer(self, **changes) -> None:
+        """Ask a copy with `changes` from now on: the recognizer that the reader gave stays as it is."""
         self.recognizer = copy(self.recognizer)
-        self.recognizer.framing = self._controls.framing.value
-        if self.drawing.strokes:
+        vars(self.recognizer).update(changes)
+        if self._strokes:
             self.recognise()
 
     def _keep_chosen(self) -> str:
@@ -273,6 +281,32 @@ class DigitPad(Page):
 
     def _replay_chosen(self) -> None:
         self._replaying = asyncio.ensure_future(self.replay(self._chosen()))  # kept: the loop does not keep it
+
+    def _teach(self) -> str:
+        """Fine-tune the network on the kept drawings, while the page can be drawn on; pressed again, take it back."""
+        if self._untaught is not None:
+            model, self._untaught = self._untaught, None
+            self._teaching.description = "teach"
+            self._change_recognizer(model=model)
+            return "the network is again what it was before it was taught"
+        self._teaching.disabled, self._teaching.description = True, "learning…"
+        self._learning = asyncio.ensure_future(self._learn())  # kept: the loop does not keep it
+        return "learning from the kept drawings; you can draw on meanwhile"
+
+    async def _learn(self) -> None:
+        from mnist_kit.adaptation import adapt  # with all that trains, which a pad otherwise does without
+
+        try:
+            adapted = await asyncio.to_thread(adapt, self.recognizer, progress=False)
+            if adapted.replaced:
+                self._untaught = self.recognizer.model
+                self._change_recognizer(model=adapted.recognizer.model)
+            self._say(str(adapted).replace("\n", "; "))
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._teaching.disabled = False
+            self._teaching.description = "teach" if self._untaught is None else "unteach"
 
     def _chosen(self) -> Drawing:
         """The kept drawing that is chosen, made smaller where it was drawn on a larger pad."""
