@@ -506,7 +506,7 @@ class Adapted:
         return "drawings: 5 more right\nimages: 3 fewer right"
 
 
-def teach(pad, monkeypatch, adapt) -> list[str]:
+def teach(pad, monkeypatch, adapt, meanwhile=lambda: None) -> list[str]:
     """Press the button where `adapt` stands for the real one, wait, and return what was said from then on."""
     monkeypatch.setitem(sys.modules, "mnist_kit.adaptation", types.SimpleNamespace(adapt=adapt))
     said = []
@@ -514,6 +514,7 @@ def teach(pad, monkeypatch, adapt) -> list[str]:
 
     async def live():
         press(pad, "teach")
+        meanwhile()
         while pad._teaching.disabled:
             await asyncio.sleep(0.005)
 
@@ -524,23 +525,17 @@ def teach(pad, monkeypatch, adapt) -> list[str]:
 def test_teaching_and_taking_it_back(pad, monkeypatch):
     given = pad.recognizer
     draw_seven(pad)
-    waiting = threading.Event()
+    asked = threading.Event()
 
     def adapt(recognizer, progress):
-        assert waiting.wait(60) and not progress
+        assert asked.wait(60) and not progress
         return Adapted(recognizer)
 
-    asyncio_sleep = asyncio.sleep
+    def meanwhile():
+        assert pad._teaching.description == "learning…" and pad.recognise().digit == 7
+        asked.set()
 
-    async def draw_meanwhile(seconds):
-        assert pad._teaching.description == "learning…"
-        if not waiting.is_set():
-            assert pad.recognise().digit == 7  # nothing is blocked
-            waiting.set()
-        await asyncio_sleep(seconds)
-
-    monkeypatch.setattr(asyncio, "sleep", draw_meanwhile)
-    said = teach(pad, monkeypatch, adapt)
+    said = teach(pad, monkeypatch, adapt, meanwhile)
     assert "you can draw on" in said[0] and "5 more right; images: 3 fewer right" in said[-1]
     assert pad.number == "3" and given.predict(pad.drawing).digit == 7  # what the reader gave is as it was
     pad._controls.framing.value = "paper"

@@ -180,8 +180,8 @@ class View {
   listenToPen(div) {
     const { model, sheet } = this;
     this.listen(div, "pointerdown", (event) => {
-      const { button } = event; // 0: left or tip, 2: right, 5: a pen's other end
-      if (sheet.pen || sheet.problem || ![0, 2, 5].includes(button)) return;
+      // 0: left or tip, 2: right, 5: a pen's other end
+      if (sheet.pen || sheet.problem || ![0, 2, 5].includes(event.button)) return;
       event.preventDefault();
       div.focus({ preventScroll: true });
       div.setPointerCapture((this.pointer = event.pointerId));
@@ -189,7 +189,7 @@ class View {
       const [point] = this.pointsOf([event]);
       // Pens without a sensor, like mice and fingers, say 0 or just one half.
       const felt = model.get("pressure") && event.pointerType === "pen" && ![0, 0.5].includes(event.pressure);
-      sheet.down(point, model.get("radius"), button > 0 || model.get("tool") === 1, felt ? shareOf(event) : null);
+      sheet.down(point, model.get("radius"), event.button > 0 || model.get("tool") === 1, felt ? shareOf(event) : null);
     });
     this.listen(div, "pointermove", (event) => {
       this.showBrush(event);
@@ -229,7 +229,8 @@ class View {
       const command = typing ? undefined : commandOf(event, plain);
       if (command !== undefined) event.preventDefault();
       if (command) this.sheet.command(command);
-      target.toggleAttribute("data-lm-suppress-shortcuts", plain || command !== undefined);
+      delete this.quieted?.dataset.lmSuppressShortcuts; // around a later target it would stop Ctrl+S
+      if (plain || command !== undefined) (this.quieted = target).dataset.lmSuppressShortcuts = "true";
     }, { capture: true });
     this.listen(pad, "click", (event) => {
       const [, command] = event.target.closest("button")?.className.match(/mnist-do-(\w+)/) ?? [];
