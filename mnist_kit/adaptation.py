@@ -90,7 +90,7 @@ def adapt(
     count = min(IMAGES, len(train) // 2)
     old, aside = train.images[:count] / 255, train.images[-count:] / 255
     if last.out_features > 10:  # halves swapped are no digits, and what is said of them has to stay as well
-        old = torch.cat([old, old[: count // 3].roll((14, 14), (2, 3))])
+        old = torch.cat([old, old.roll((14, 14), (2, 3))])
     ways = min(max(VARIED // len(labels), 4), 20)
     varied = augment(pictures.repeat_interleave(ways, 0), WAYS, generator)
     old, aside, pictures, varied = (_features(model, last, images) for images in (old, aside, pictures, varied))
