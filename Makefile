@@ -39,7 +39,7 @@ bench-accuracy: .venv/ready  ## measure the time to 99.0, 99.2 and 99.4 % (about
 	@$(BIN)/python -m benchmarks.accuracy --resume
 
 bench-pad: .venv/ready  ## measure in a real browser how fast the drawing pad is
-	@$(BIN)/python tools/bench_pad.py
+	@$(BIN)/python -m benchmarks.pad
 
 clean:  ## remove .venv and caches; data/ and figs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -17,7 +17,7 @@ from benchmarks.report import bench_folder, machine_line, number, save, table
 from benchmarks.speed import add_common, page
 from benchmarks.workers import Worker, WorkerFailed
 from mnist_kit import MnistKitError
-from mnist_kit.training import as_device
+from mnist_kit.device import as_device
 
 THRESHOLDS = (0.990, 0.992, 0.994)
 BY_KEY = {"quick": FIT_QUICK, "paper": FIT_PAPER, "paper-loop": PAPER_LOOP, "classic": CLASSIC}

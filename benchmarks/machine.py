@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_kit import Digits, load_digits, make_digits
 from mnist_kit.data import Split
-from mnist_kit.training import device_name
+from mnist_kit.device import device_name
 
 
 def digits_called(name: str) -> Digits:

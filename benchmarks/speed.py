@@ -22,7 +22,7 @@ from benchmarks.parts import (
 from benchmarks.report import machine_line, number, save, spread, table
 from benchmarks.workers import alternating, workers
 from mnist_kit import MnistKitError
-from mnist_kit.training import as_device
+from mnist_kit.device import as_device
 
 NAMES = (FIT_PAPER, FIT_QUICK, PAPER_LOOP, CLASSIC)
 PARTS = ("imports", "recognising", "watching")

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -27,11 +28,36 @@ from benchmarks.rivals import Pictures, shuffled
 from benchmarks.speed import add_common, page
 from benchmarks.workers import Worker, WorkerFailed, alternating
 from mnist_kit import PAPER, Digits, MnistKitError, Net, as_input
-from mnist_kit.training import as_device, pooling_first
+from mnist_kit.device import as_device
 
 FIRST_STEPS = 3
 # Relative. The first loss is forward only; Adam then divides rounding noise by itself where a gradient is zero.
 SAME_FIRST, SAME_LATER = 5e-5, 5e-3
+
+
+class PlainNet(Net):
+    """`Net` with its features in the order that PyTorch has by default, not channels_last."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear_block(self.conv_block(images).flatten(1))
+
+
+@contextmanager
+def pooling_first(model: nn.Module) -> Iterator[None]:
+    """Within it, max pooling runs before the ReLU it follows: max(0, ·) keeps order, so the values stay the same, and
+    the ReLU then works on a quarter of them.
+    """
+    swapped = []
+    for block in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+        for index, (layer, following) in enumerate(pairwise(list(block))):
+            if isinstance(layer, nn.ReLU) and isinstance(following, nn.MaxPool2d):
+                block[index], block[index + 1] = following, layer
+                swapped.append((block, index))
+    try:
+        yield
+    finally:
+        for block, index in swapped:
+            block[index], block[index + 1] = block[index + 1], block[index]
 
 
 @dataclass(frozen=True)
@@ -132,9 +158,7 @@ class Step:
     def _train(self, aged: Path | None) -> Iterator[Tensor | float]:
         settings = self.settings
         torch.manual_seed(self.seed)
-        model = Net().to(self.device).train()
-        if settings.channels_last:
-            model.to(memory_format=torch.channels_last)
+        model = (Net() if settings.channels_last else PlainNet()).to(self.device).train()
         for layer in model.modules():
             if isinstance(layer, nn.ReLU):
                 layer.inplace = settings.inplace
@@ -160,8 +184,6 @@ class Step:
             loader = shuffled(Pictures(train, to_tensor), size, self.seed, True, self.settings.workers)
             while True:
                 for images, labels in loader:
-                    if self.settings.channels_last:
-                        images = images.to(memory_format=torch.channels_last)
                     yield images.to(self.device), labels.to(self.device)
         images, labels = train.images.to(self.device), train.labels.to(self.device)
         shuffle = torch.Generator().manual_seed(self.seed)
@@ -174,8 +196,7 @@ class Step:
             order = torch.randperm(len(train), generator=shuffle).to(self.device)
             for batch in order[: len(train) // size * size].split(size):
                 picked = images[batch]
-                plain = as_input if self.settings.channels_last else lambda picked: picked.float().div_(255)
-                yield plain(picked), labels[batch]
+                yield as_input(picked), labels[batch]
 
 
 class Age:

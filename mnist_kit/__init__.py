@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_kit.checkpoints import load_weights, save_weights, weights_about
 from mnist_kit.data import Digits, Split, class_table, export_images, load_mnist
+from mnist_kit.device import as_input, best_device
 from mnist_kit.errors import (
     CheckpointError,
     ContactLost,
@@ -28,15 +29,17 @@ from mnist_kit.errors import (
     TrainingError,
     WeightsError,
 )
+from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.files import home_folder
 from mnist_kit.history import History, load_history, save_history
 from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
 from mnist_kit.models import Net, make_model, summary
+from mnist_kit.reading import Reading, read
 from mnist_kit.recipes import PAPER, QUICK, SMALL, Recipe, recipe_for
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.segmentation import as_text, split
 from mnist_kit.synthetic import load_digits, make_digits, sample_drawing
-from mnist_kit.training import Callback, Evaluation, Run, as_input, best_device, evaluate, fit
+from mnist_kit.training import Callback, Run, fit
 
 if TYPE_CHECKING:
     from mnist_kit.live import LiveCurves, ProgressLine
@@ -56,10 +59,10 @@ __all__ = [
     "PAPER", "QUICK", "SMALL", "Callback", "CheckpointError", "ContactLost", "DataError", "DataNotFound",
     "DigitPad", "Digits", "Drawing", "DrawingError", "EmptyDrawing", "Evaluation", "History", "HistoryError",
     "HistoryNotFound", "ImageError", "LiveCurves", "LossNotFinite", "MnistKitError", "ModelError", "Net",
-    "Prediction", "ProgressLine", "Recipe", "RecipeError", "Recognizer", "RecognizerError", "Run", "Split",
+    "Prediction", "ProgressLine", "Reading", "Recipe", "RecipeError", "Recognizer", "RecognizerError", "Run", "Split",
     "StorageError", "Stroke", "TrainingError", "WeightsError", "append_drawing", "as_input", "as_text", "best_device",
     "class_table", "evaluate", "export_images", "fit", "home_folder", "load_digits", "load_history",
-    "load_mnist", "load_weights", "make_digits", "make_model", "read_drawings", "recipe_for", "sample_drawing",
+    "load_mnist", "load_weights", "make_digits", "make_model", "read", "read_drawings", "recipe_for", "sample_drawing",
     "save_history", "save_weights", "split", "summary", "weights_about",
 ]
 # fmt: on

@@ -8,6 +8,7 @@ from PIL import Image
 
 from mnist_kit.errors import EmptyDrawing
 from mnist_kit.ink import Drawing
+from mnist_kit.photos import even_pen
 
 SIDE = 28  # px; of an MNIST image
 DIGIT_SIDE = 20  # px; MNIST's digits fit into a box of this side
@@ -19,10 +20,12 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in px; right and bot
 def frame_as_mnist(raster: np.ndarray) -> torch.Tensor:
     """Frame ink the way MNIST framed its digits: longest side 20 px, centre of mass in the middle of 28 × 28.
 
-    raster: uint8 (H, W), white ink on black. Returns float32 (1, 28, 28) in [0, 1]. Raises EmptyDrawing without ink.
+    raster: uint8 (H, W), white ink on black; its pen is evened out. Returns float32 (1, 28, 28) in [0, 1]. Raises
+    EmptyDrawing without ink.
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits". Shifts are whole pixels, and the middle
     is pixel (14, 14), which gives MNIST's own images back unmoved.
     """
+    raster = even_pen(raster)
     digit = Image.fromarray(raster).crop(ink_box(raster))
     scale = DIGIT_SIDE / max(digit.size)
     digit = digit.resize([max(1, round(side * scale)) for side in digit.size], Image.Resampling.BILINEAR)
@@ -81,7 +84,7 @@ def ink_box(raster: np.ndarray, margin: int = 0) -> Box:
     """
     box = Image.fromarray(raster).getbbox()
     if box is None:
-        raise EmptyDrawing("nothing is drawn yet: there is no ink in the picture")
+        raise EmptyDrawing("there is no ink to recognise")
     left, top, right, bottom = box
     height, width = raster.shape
     return max(0, left - margin), max(0, top - margin), min(width, right + margin), min(height, bottom + margin)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mnist_kit.checkpoints import load_weights
-from mnist_kit.errors import ImageError, RecognizerError
+from mnist_kit.errors import EmptyDrawing, ImageError, RecognizerError
 from mnist_kit.framing import FRAMINGS, SIDE, frame_as_mnist, frame_as_paper, mnist_raster
 from mnist_kit.ink import Drawing
 from mnist_kit.photos import as_raster
 
+DIGITS = 10  # classes; a model may have an eleventh, "no digit"
 BATCH = 500  # images at once: bounds the memory, and is as fast as any
 
 
@@ -36,6 +37,11 @@ class Prediction:
         """Whether the picture looks like a digit, and like this one more than like all the others."""
         return self.likeness >= 0.5 and bool(self.probabilities[self.digit] >= 0.5)
 
+    @property
+    def confidence(self) -> float:
+        """How probable the digit is, times how much the picture looks like a digit at all, in [0, 1]."""
+        return float(self.probabilities[self.digit]) * self.likeness
+
     def __repr__(self) -> str:
         doubt = "" if self.sure else ", not sure"
         return f"Prediction(digit={self.digit}, probability={self.probabilities[self.digit]:.1%}{doubt})"
@@ -44,7 +50,8 @@ class Prediction:
 class Recognizer:
     """Whatever tells digits apart, and the framing of its input.
 
-    model: a network from images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10), used on the device it is on;
+    model: a network from images, float32 (N, 1, 28, 28) in [0, 1], to logits (N, 10), or (N, 11) where it knows
+    "no digit" too, used on the device it is on;
     a classifier with `predict_proba`, such as scikit-learn's, which is given (N, 784); or any function from an image,
     float32 (1, 28, 28), to ten probabilities.
     framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), white ink
@@ -82,8 +89,13 @@ class Recognizer:
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
         if not isinstance(picture, Drawing):
-            return self.predict_rasters([as_raster(picture)])[0]
+            raster = as_raster(picture)
+            if not raster.any():
+                raise EmptyDrawing("there is nothing in the picture that looks like a digit: it has no ink")
+            return self.predict_rasters([raster])[0]
         raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
+        if not raster.any():
+            raise EmptyDrawing("nothing is drawn yet: there is no ink in the drawing")
         return self.predict_rasters([raster], margin=round(picture.widest_pen))[0]
 
     def predict_rasters(self, rasters: Sequence[np.ndarray], margin: int = 0) -> list[Prediction]:
@@ -95,9 +107,14 @@ class Recognizer:
         if not rasters:
             return []
         images = torch.stack([self._frame(raster, margin) for raster in rasters])
-        as_mnist = images if self.framing == "mnist" else torch.stack([frame_as_mnist(raster) for raster in rasters])
-        answers = zip(self.predict_images(images), images, _likeness(as_mnist), strict=True)
-        return [Prediction(int(p.argmax()), p, image, float(likeness)) for p, image, likeness in answers]
+        shares = self._shares(images)  # (N, 10) or (N, 11)
+        if shares.shape[1] > DIGITS:
+            likeness = 1 - shares[:, DIGITS]
+        else:
+            mnist = self.framing == "mnist"
+            likeness = _likeness(images if mnist else torch.stack([frame_as_mnist(raster) for raster in rasters]))
+        answers = zip(_of_digits(shares), images, likeness, strict=True)
+        return [Prediction(int(p.argmax()), p, image, float(like)) for p, image, like in answers]
 
     def predict_images(self, images: Tensor | np.ndarray) -> np.ndarray:
         """Probabilities, float32 (N, 10), of images framed already: (N, 1, 28, 28), uint8 or float in [0, 1].
@@ -105,7 +122,10 @@ class Recognizer:
         Raises ImageError for another shape, type or range, RecognizerError when the model does not answer with ten
         finite numbers per image.
         """
-        images = _checked_images(images)
+        return _of_digits(self._shares(_checked_images(images)))
+
+    def _shares(self, images: Tensor) -> np.ndarray:
+        """What the model answers: probabilities of the ten digits and, if it knows such a class, of "no digit"."""
         if hasattr(self.model, "predict_proba"):
             return _checked_answers(self.model.predict_proba(images.reshape(-1, SIDE * SIDE).numpy()), len(images))
         if not isinstance(self.model, nn.Module):
@@ -113,7 +133,7 @@ class Recognizer:
                 answers = [_checked_answers(self.model(image), 1) for image in images]
             except SystemExit as error:  # it would end the thread in which JupyterLab hears the browser
                 raise RecognizerError("the recognizer called sys.exit() instead of answering") from error
-            return np.concatenate([np.empty((0, 10), np.float32), *answers])
+            return np.concatenate(answers) if answers else np.empty((0, DIGITS), np.float32)
         parameter = next((p for p in self.model.parameters() if p.is_floating_point()), images)
         # Another thread may be training the model, or start to: a copy answers.
         model = self.model if self._private and not self.model.training else deepcopy(self.model).eval()
@@ -167,20 +187,28 @@ def _checked_images(images) -> Tensor:
 
 
 def _checked_answers(answers, count: int) -> np.ndarray:
-    """Probabilities as float32 (count, 10). Raises RecognizerError for anything else."""
+    """Probabilities as float32 (count, 10 or 11). Raises RecognizerError for anything else."""
     if isinstance(answers, Tensor):
         answers = answers.detach().cpu()
     try:
         answers = np.asarray(answers, dtype=np.float32)
     except (ValueError, TypeError) as error:
         raise RecognizerError(f"the recognizer answered with no numbers: {error}") from error
-    if answers.shape not in [(count, 10), (10,)][: 1 + (count == 1)]:
+    if answers.ndim == 1 and count == 1:
+        answers = answers[None]
+    if answers.shape not in [(count, DIGITS), (count, DIGITS + 1)]:
         raise RecognizerError(f"the recognizer has to answer with ten probabilities, not with shape {answers.shape}")
     if not np.isfinite(answers).all() or answers.min(initial=0) < 0:
         raise RecognizerError(f"the recognizer's probabilities are not all numbers ≥ 0: {answers}")
-    sums = answers.reshape(count, 10).sum(axis=1)
+    sums = answers.sum(axis=1)
     if np.abs(sums - 1).max(initial=0) > 1e-3:
         raise RecognizerError(
             f"the recognizer's probabilities sum to {sums.max():.4g}, not to 1; are they logits before a softmax?"
         )
-    return answers.reshape(count, 10)
+    return answers
+
+
+def _of_digits(shares: np.ndarray) -> np.ndarray:
+    """The probabilities of the ten digits, given that it is one, float32 (N, 10)."""
+    digits = shares[:, :DIGITS]
+    return digits / digits.sum(axis=1, keepdims=True).clip(min=1e-9) if shares.shape[1] > DIGITS else digits

@@ -1,99 +1,114 @@
-"""Segmentation: which ink belongs to which digit of a number.
+"""Segmentation: which ink is which digit, in numbers and in lines of them.
 
-What was drawn falls into its strokes, what was photographed into connected components. Neighbouring pieces are joined
-to digits so that the sum of the digits' costs is least; a digit costs −log of its probability and likeness, and more
-the less its shape and the gaps beside and inside it are those of a digit. What is wide and unlike a digit then is cut
-where there is little ink, and tried again.
+A drawing falls into its strokes, a picture into connected components. These pieces are sorted into lines; a piece too
+wide for one digit is cut where there is little ink. Neighbouring pieces are then joined to digits so that the sum of
+the digits' costs is least: a digit costs −log of its probability and likeness, and more the less its shape, and the
+gaps beside and inside it, are those of a digit.
+
+Lengths below are shares of a line's height; gaps are measured between the middles of the lines that a pen drew.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
+from mnist_kit.errors import ImageError
 from mnist_kit.framing import DIGIT_SIDE, PEN_RADIUS, Box, ink_box, is_line_art
 from mnist_kit.ink import Drawing, Stroke
 from mnist_kit.recognizer import Prediction, Recognizer
 
-# Pieces
-SPECK = 0.2  # of the largest piece: smaller ones that stand alone are dropped
-ABOVE = 0.8  # of the narrower piece: with so much of it above or below the other, both are of one digit
-WIDELY_ABOVE = 0.3  # of the largest piece: likewise, however wide the two are
-MOST_PIECES = 24  # more are no number, and are read as one thing
+# Pieces and lines
+MOST_PIECES = 1_000  # of one page; a network reads some 300 pieces per second
+MOST_POINTS = 5_000  # of one stroke
 FAINT = 64  # of 255; fainter ink connects nothing
+BIG = 0.35  # of the highest piece: pieces as high make lines, lower ones belong to the line that is nearest,
+NEAR = 0.5  # unless they are farther from it,
+SPECK = 0.2  # or so small
+LEAST = 0.01  # of a picture's longer side, and 6 px: what is smaller is no digit
+ABOVE = 0.12  # the gap between the two rings of an 8; lines are farther apart,
+ALONE = 0.3  # unless there is nothing else
+SPACE = 4.0  # between two numbers that need not stand at the same height to be in one line
+RULE = 8  # times as wide as high: a line is drawn under a sum, and tells nothing of the size of digits
 
-# Digits; lengths are shares of the number's height, gaps are between the middles of lines
-PEN = 2 * PEN_RADIUS / DIGIT_SIDE  # width of MNIST's pen
-MAX_PARTS = 4  # of one digit
+# Digits
+PEN = 2 * PEN_RADIUS / DIGIT_SIDE  # the width of MNIST's pen
+MAX_PARTS = 6  # of one digit
 SLACK = 0.25  # a wider gap always separates two digits
 OVERLAP = 0.1  # of two strokes of one digit; less of it counts against their being one
 WIDTH, HEIGHT = 1.2, 0.75  # a digit wider than so many times its height, or lower, is odd
 DOUBTFUL = 0.9  # probability × likeness below which a piece is cut,
 NARROW = 0.6  # unless it is narrower than so many times its height
-MAX_CUTS = 3
+MAX_CUTS = 4
+UNLIKE = 4.0  # the cost of what is no digit at all
+APART = 1.5  # the cost of two digits in place of one,
+TOUCH, PITCH = 8.0, 0.6  # where they touch and are closer than PITCH from middle to middle,
+CROSSED = 6.0  # where a cut crosses ink, per height of it,
+CUT = 2.5  # where a stroke of the pen is cut, which few people draw through two digits
+SIDEWAYS = 0.1  # px of ink that a cut crosses rather than going aside by a pixel
+WIDEST = 2.0  # wider pieces are never joined
+LEFT_OUT = 6.0  # the cost of a low piece that belongs to no digit
 
 
 @dataclass(frozen=True, eq=False)
 class ReadDigit:
-    """One digit of a number. box: of the red rectangle around it; prediction: what it was recognised as."""
+    """One digit of a page. box: the red rectangle around it, px; prediction: what it was recognised as; line: 0, …"""
 
     box: Box
     prediction: Prediction
+    line: int = 0
 
 
 def split(ink: Drawing | np.ndarray, recognizer: Recognizer) -> list[ReadDigit]:
-    """The digits of a number, from left to right; a single digit is a number of one, and without ink there are none.
+    """The digits of a page, line by line from the top, each line from left to right; none where there is no ink.
 
-    ink: a drawing, or a raster, uint8 (H, W), white on black. `as_text` gives the number.
+    ink: a drawing, or a raster, uint8 (H, W), white on black. A single digit is a page of one. `as_text` gives the
+    numbers. Raises ImageError for ink in more than 1,000 pieces.
     """
     if not isinstance(ink, Drawing):
-        return _split(_components(ink), recognizer, ink.shape)
-    shape, brush = (ink.height, ink.width), round(ink.widest_pen)
-    if recognizer.framing != "mnist" or not is_line_art(ink):
-        return _split(_components(ink.raster()), recognizer, shape, brush)
-    size = max(np.ptp(stroke.points, axis=0).max() for stroke in ink.strokes)
-    radius = PEN_RADIUS / (DIGIT_SIDE - 2 * PEN_RADIUS) * size or ink.widest_pen  # of MNIST's pen
-    pieces = [_redrawn(stroke, radius) for stroke in ink.strokes]
-    return _split(pieces, recognizer, shape, round(2 * brush - radius))
-
-
-def _split(pieces: list["_Piece"], recognizer: Recognizer, shape: tuple[int, int], margin: int = 0) -> list[ReadDigit]:
-    """shape: height and width of the page, px; margin: of the red rectangles around the ink, px."""
-    pieces = _tidied(pieces)
-    if not pieces:
-        return []
-    height = _join(pieces).height
+        lines, shape, margin = _lines_of_picture(ink), ink.shape, 0
+    elif recognizer.framing == "mnist" and is_line_art(ink):
+        lines, shape, margin = _lines_of_strokes(ink), (ink.height, ink.width), round(ink.widest_pen)
+    else:
+        lines, shape, margin = _lines_of_picture(ink.raster()), (ink.height, ink.width), round(ink.widest_pen)
+    border = max(0, margin)
 
     def predict(pieces: list[_Piece]) -> list[Prediction]:
-        border = max(0, margin)
         return recognizer.predict_rasters([np.pad(piece.raster, border) for piece in pieces], border)
 
-    digits = []
-    for piece, prediction in _cheapest(pieces, height, predict):
-        doubtful = _trust(prediction) < DOUBTFUL and piece.width > NARROW * piece.height
-        slices = _cheapest(_slices(piece), height, predict) if doubtful else []
-        digits += slices if slices and all(answer.sure for _, answer in slices) else [(piece, prediction)]
-    return [ReadDigit(piece.red_rectangle(shape, margin), prediction) for piece, prediction in digits]
+    return [
+        ReadDigit(piece.red_rectangle(shape, margin), prediction, line)
+        for line, digits in enumerate(_read(list(lines), predict))
+        for piece, prediction, _ in digits
+    ]
 
 
 def as_text(digits: list[ReadDigit]) -> str:
-    """The number that `split` read, "?" for each digit that the recognizer is not sure of."""
-    return "".join(str(digit.prediction.digit) if digit.prediction.sure else "?" for digit in digits)
+    """The numbers that `split` read, one per line, "?" for each digit that the recognizer is not sure of."""
+    text = ""
+    for before, digit in zip([None, *digits], digits, strict=False):
+        text += "\n" if before and before.line != digit.line else ""
+        text += str(digit.prediction.digit) if digit.prediction.sure else "?"
+    return text
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Some of the ink: a raster, uint8 (h, w), cut to its ink, whose corner is at (left, top) of a page, px.
+    """Some of the ink: a raster, uint8 (h, w), cut to its ink, whose corner is at (left, top) of the page, px.
 
-    cut: how much ink lies in the column where the piece was cut off from what is to its left, px.
+    inset: from the edge of the ink to the middle of the pen's lines, px; cut: how much ink lies in the column where the
+    piece was cut off from what is to its left, px.
     """
 
     raster: np.ndarray
     left: int
     top: int
+    inset: float = 0
     cut: float = 0
 
     @property
@@ -113,14 +128,15 @@ class _Piece:
         return self.top + self.height
 
     def red_rectangle(self, shape: tuple[int, int], margin: int) -> Box:
+        margin = round(2 * margin - self.inset) if self.inset else margin
         left, top = max(0, self.left - margin), max(0, self.top - margin)
         return left, top, min(shape[1], self.right + margin), min(shape[0], self.bottom + margin)
 
 
-def _cropped(raster: np.ndarray, left: int, top: int, cut: float = 0) -> _Piece:
+def _cropped(raster: np.ndarray, left: int, top: int, inset: float = 0, cut: float = 0) -> _Piece:
     """The piece that is the ink of `raster`, whose corner lies at (left, top)."""
     x0, y0, x1, y1 = ink_box(raster)
-    return _Piece(raster[y0:y1, x0:x1], left + x0, top + y0, cut)
+    return _Piece(raster[y0:y1, x0:x1], left + x0, top + y0, inset, cut)
 
 
 def _join(pieces: list[_Piece]) -> _Piece:
@@ -132,100 +148,238 @@ def _join(pieces: list[_Piece]) -> _Piece:
     for piece in pieces:
         window = raster[piece.top - top :, piece.left - left :][: piece.height, : piece.width]
         np.maximum(window, piece.raster, out=window)
-    return _Piece(raster, left, top, pieces[0].cut)
+    return _Piece(raster, left, top, pieces[0].inset, pieces[0].cut)
+
+
+# From ink to pieces, line by line
+
+
+def _lines_of_strokes(drawing: Drawing) -> Iterator[list[_Piece]]:
+    """Each stroke is a piece, drawn again with MNIST's pen: the brush makes no difference."""
+    boxes = np.array([[*stroke.points.min(axis=0), *stroke.points.max(axis=0)] for stroke in drawing.strokes])
+    for line in _lines(boxes):
+        sides = boxes[line, 2:] - boxes[line, :2]
+        size = np.percentile(np.maximum(sides[:, 1], sides[:, 0] / 3), 75)  # digits in one stroke are no higher for it
+        radius = max(PEN_RADIUS / (DIGIT_SIDE - 2 * PEN_RADIUS) * size, 0.5)
+        yield [_redrawn(drawing.strokes[n], radius) for n in line]
 
 
 def _redrawn(stroke: Stroke, radius: float) -> _Piece:
     """The stroke drawn with a pen of `radius` px."""
-    corner = np.floor(stroke.points.min(axis=0) - radius - 1)
-    width, height = (np.ceil(stroke.points.max(axis=0) + radius + 1) - corner).astype(int).tolist()
-    raster = Drawing(width, height, [Stroke(stroke.points - corner, radius)]).raster()
-    return _cropped(raster, *corner.astype(int).tolist())
+    points = stroke.points
+    if len(points) > MOST_POINTS:  # what is longer is a scribble, and stays one with fewer points
+        points = points[np.linspace(0, len(points) - 1, MOST_POINTS).astype(int)]
+    corner = np.floor(points.min(axis=0) - radius - 1)
+    width, height = (np.ceil(points.max(axis=0) + radius + 1) - corner).astype(int).tolist()
+    raster = Drawing(width, height, [Stroke(points - corner, radius)]).raster()
+    return _cropped(raster, *corner.astype(int).tolist(), inset=radius)
 
 
-def _components(raster: np.ndarray) -> list[_Piece]:
-    """The largest 8-connected components of the ink of `raster`, uint8 (H, W)."""
-    labels, count = ndimage.label(raster > FAINT, np.ones((3, 3)))
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+def _lines_of_picture(raster: np.ndarray) -> Iterator[list[_Piece]]:
+    """Each 8-connected component of the ink of `raster`, uint8 (H, W), is a piece."""
+    labels, _ = ndimage.label(raster > FAINT, np.ones((3, 3)))
     labels = np.where(labels, labels, ndimage.maximum_filter(labels, 5))  # the faint edges too
-    windows = ndimage.find_objects(labels)
-    pieces = []
-    for number in np.argsort(-sizes, kind="stable")[: 2 * MOST_PIECES].tolist():
-        rows, columns = windows[number]
-        mask = labels[rows, columns] == number + 1
-        pieces.append(_cropped(raster[rows, columns] * mask, columns.start, rows.start))
-    return pieces
+    least = max(6, LEAST * max(raster.shape))
+    windows = enumerate(ndimage.find_objects(labels), start=1)
+    pieces = [
+        _cropped(raster[window] * (labels[window] == label), window[1].start, window[0].start)
+        for label, window in windows
+        if max(side.stop - side.start for side in window) >= least
+    ]
+    if pieces:
+        for line in _lines(np.array([[piece.left, piece.top, piece.right, piece.bottom] for piece in pieces])):
+            yield [pieces[n] for n in line]
+
+
+def _lines(boxes: np.ndarray) -> list[list[int]]:
+    """Which boxes, (n, 4) as left, top, right, bottom, stand in one line; lines from the top, specks left out."""
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    sides = np.maximum(height, width / 3)  # several digits in one piece are no higher
+    is_rule = width > RULE * height
+    size = sides[~is_rule].max() if not is_rule.all() else sides.max()  # of a digit, px
+    (seen,) = np.nonzero(np.maximum(width, height) >= SPECK * size)
+    centre = boxes[:, 0] + boxes[:, 2]
+    if len(seen) > MOST_PIECES:
+        raise ImageError(f"the ink is in {len(seen):,} pieces; up to {MOST_PIECES:,} can be read at once")
+    boxes, width, height = boxes[seen], width[seen], height[seen]
+    big = height >= min(BIG * size, height.max())
+    starts, ends = boxes[:, None, :2], boxes[:, None, 2:]
+    gap_x, gap_y = np.moveaxis(np.maximum(starts, starts.swapaxes(0, 1)) - np.minimum(ends, ends.swapaxes(0, 1)), 2, 0)
+    narrower, lower = np.minimum(width, width[:, None]), np.minimum(height, height[:, None])
+    beside = (gap_y < -0.5 * lower) & (gap_x < SPACE * size)
+    above = (gap_x < -0.5 * narrower) & (gap_y < ABOVE * size) & (height + height[:, None] < 1.5 * size)
+    if big.sum() == 2:
+        above = (gap_x < -0.5 * narrower) & (gap_y < ALONE * size)
+    linked = (beside | above) & big & big[:, None]
+
+    # Each lower piece follows the big one that is nearest.
+    distance = np.hypot(gap_x.clip(0), gap_y.clip(0)) + np.where(big, 0, np.inf)
+    nearest = distance.argmin(axis=1)
+    near = big | (distance.min(axis=1) < NEAR * size)
+    linked[np.arange(len(seen))[near], nearest[near]] = True
+    labels = sparse.csgraph.connected_components(linked, directed=False)[1]
+    members = [np.nonzero((labels == label) & near)[0] for label in np.unique(labels[near])]
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    members = sorted(((middle[line, 1] * big[line]).sum() / big[line].sum(), line.tolist()) for line in members)
+    lines, last = [], -np.inf
+    for place, line in members:
+        if place - last < 0.5 * size:  # a wide space is in between
+            lines[-1] += line
+        else:
+            lines.append(line)
+        last = place
+    return [sorted(seen[line].tolist(), key=lambda n: centre[n]) for line in lines]
+
+
+# From pieces to digits
+
+
+class Answer(NamedTuple):
+    """A piece that is a digit, what the network makes of it, and what it costs to call it one."""
+
+    piece: _Piece
+    prediction: Prediction
+    cost: float
+
+
+Predict = Callable[[list[_Piece]], list[Prediction]]
+
+
+def _read(lines: list[list[_Piece]], predict: Predict) -> list[list[Answer]]:
+    """The digits of each line. The network is asked twice, however many there are."""
+    heights = [float(np.percentile([piece.height for piece in line], 90)) for line in lines]
+    read = _cheapest(lines, heights, predict)
+    doubtful = [
+        (digits, digit, height)
+        for digits, height in zip(read, heights, strict=True)
+        for digit in digits
+        if digit.prediction.confidence < DOUBTFUL and digit.piece.width > NARROW * digit.piece.height
+    ]
+    tries = _cheapest([_slices(d.piece) for _, d, _ in doubtful], [height for *_, height in doubtful], predict)
+    for (digits, digit, _), slices in zip(doubtful, tries, strict=True):
+        if sum(part.cost for part in slices) < digit.cost:
+            place = digits.index(digit)
+            digits[place : place + 1] = slices
+    return read
 
 
 def _slices(piece: _Piece) -> list[_Piece]:
-    """`piece` cut where its columns have the least ink."""
-    sums = piece.raster.sum(axis=0, dtype=float) / 255
-    apart = max(3, piece.height // 6)  # between cuts and from the ends, px
+    """`piece` cut where that crosses the least ink."""
+    seams, crossed = _seams(piece.raster)
+    apart = max(3, piece.height // 5)  # between seams and from the ends, px
     cuts = []
-    for column in (np.argsort(sums[apart:-apart], kind="stable") + apart).tolist():
+    for column in (np.argsort(crossed[apart:-apart], kind="stable") + apart).tolist():
         if len(cuts) < MAX_CUTS and all(abs(column - cut) >= apart for cut in cuts):
             cuts.append(column)
+    cuts.sort()
+    edges = [0 * seams[:, :1], *np.sort(seams[:, cuts], axis=1).T[..., None], 0 * seams[:, :1] + piece.width]
+    columns = np.arange(piece.width)
+    slices = [piece.raster * ((columns >= start) & (columns < end)) for start, end in pairwise(edges)]
+    inks = [0.0, *crossed[cuts].clip(min=1).tolist()]
     return [
-        _cropped(piece.raster[:, start:end], piece.left + start, piece.top, float(sums[start]))
-        for start, end in pairwise([0, *sorted(cuts), piece.width])
-        if piece.raster[:, start:end].any()
+        _cropped(part, piece.left, piece.top, piece.inset, ink)
+        for part, ink in zip(slices, inks, strict=True)
+        if part.any()
     ]
 
 
-def _cheapest(
-    pieces: list[_Piece], height: float, predict: Callable[[list[_Piece]], list[Prediction]]
-) -> list[tuple[_Piece, Prediction]]:
-    """The cheapest way to join neighbouring `pieces` to digits. height: of the whole number, px."""
-    runs = {}  # from piece to piece, exclusive
-    for first in range(len(pieces)):
-        for last in range(first, min(len(pieces), first + MAX_PARTS)):
-            if last > first and _gap(pieces[first:last], pieces[last], height) > SLACK:
-                break
-            runs[first, last + 1] = _join(pieces[first : last + 1])
-    predictions = dict(zip(runs, predict(list(runs.values())), strict=True))
+def _seams(raster: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ways from the top to the bottom of `raster`, uint8 (h, w), that cross the least ink.
 
-    best = [(0.0, 0)] + [(math.inf, 0)] * len(pieces)  # cost of the pieces so far, where their last digit begins
-    for (first, last), run in runs.items():
-        cost = _cost(run, pieces[first:last], pieces[:first], predictions[first, last], height)
-        best[last] = min(best[last], (best[first][0] + cost, first))
-    digits, last = [], len(pieces)
-    while last:
-        first = best[last][1]
-        digits.append((runs[first, last], predictions[first, last]))
-        last = first
-    return digits[::-1]
+    Returns their columns in each row, int (h, w), and how much ink each crosses, float (w,), px: one way through each
+    pixel of the middle row. From row to row a way moves by at most one column.
+    """
+    height, width = raster.shape
+    middle = height // 2
+    ink = np.pad(raster / 255.0, ((0, 0), (1, 1)), constant_values=np.inf)  # nothing leads around
+    seams, crossed = np.empty((height, width), int), -ink[middle, 1:-1]
+    seams[middle] = np.arange(width)
+    for rows in (range(middle + 1), range(height - 1, middle - 1, -1)):
+        cost, steps = np.where(np.isinf(ink[0]), np.inf, 0.0), []
+        for row in rows:
+            near = np.stack([cost[1:-1], cost[:-2] + SIDEWAYS, cost[2:] + SIDEWAYS])
+            steps.append(np.array([0, -1, 1])[near.argmin(axis=0)])
+            cost = np.pad(near.min(axis=0), 1, constant_values=np.inf) + ink[row]
+        crossed = crossed + cost[1:-1]
+        way = np.arange(width)
+        for row, step in zip(rows[:0:-1], steps[:0:-1], strict=True):
+            way = way + step[way]
+            seams[row - (rows[1] - rows[0])] = way
+    return seams, crossed
+
+
+def _candidates(line: list[_Piece], height: float) -> dict[tuple[int, int], _Piece]:
+    """What may be one digit: runs of neighbouring pieces, from one to another, exclusive."""
+    runs = {}
+    for first in range(len(line)):
+        for last in range(first + 1, min(len(line), first + MAX_PARTS) + 1):
+            parts = line[first:last]
+            if last > first + 1 and _gap(parts[:-1], parts[-1], height) > SLACK:
+                break
+            piece = _join(parts)
+            if last == first + 1 or piece.width < WIDEST * height:
+                runs[first, last] = piece
+    return runs
+
+
+def _cheapest(lines: list[list[_Piece]], heights: list[float], predict: Predict) -> list[list[Answer]]:
+    """The cheapest way to join the pieces of each line to digits; low pieces may be left out."""
+    lattices = [_candidates(line, height) for line, height in zip(lines, heights, strict=True)]
+    predictions = iter(predict([piece for runs in lattices for piece in runs.values()]))
+    read = []
+    for line, height, runs in zip(lines, heights, lattices, strict=True):
+        best = [(0.0, 0, None)] + [(math.inf, 0, None)] * len(line)  # cost so far, where the last digit begins, and it
+        for first in range(len(line)):
+            if line[first].height < BIG * height:
+                best[first + 1] = min(best[first + 1], (best[first][0] + LEFT_OUT, first, None), key=itemgetter(0))
+            for last in range(first + 1, len(line) + 1):
+                if (first, last) in runs:
+                    piece, prediction = runs[first, last], next(predictions)
+                    cost = _cost(piece, line[first:last], line[:first], prediction, height)
+                    answer = Answer(piece, prediction, cost)
+                    best[last] = min(best[last], (best[first][0] + cost, first, answer), key=itemgetter(0))
+        digits, last = [], len(line)
+        while last:
+            _, last, answer = best[last]
+            digits += [answer] if answer else []
+        read.append(digits[::-1])
+    return read
 
 
 def _cost(digit: _Piece, parts: list[_Piece], before: list[_Piece], prediction: Prediction, height: float) -> float:
     """What it costs to call `parts`, joined to `digit`, one digit, and to separate it from the pieces `before` it."""
-    cost = -math.log(max(_trust(prediction), 1e-6))
+    cost = min(-math.log(max(prediction.confidence, 1e-6)), UNLIKE)
     cost += 4 * max(0, digit.width / max(digit.height, 1) - WIDTH) + 10 * max(0, HEIGHT - digit.height / height)
     for n in range(1, len(parts)):
         if not parts[n].cut:
             cost += 10 * max(0, OVERLAP + _gap(parts[:n], parts[n], height))
     if before:
-        cost += 1.5 + 20 * max(0, -_gap(before, parts[0], height)) + 10 * parts[0].cut / height
+        cost += APART
+        if parts[0].cut:
+            cost += CUT * (parts[0].inset > 0) + CROSSED * parts[0].cut / height
+        elif _touch(before, parts[0]):
+            pitch = (digit.left + digit.right - before[-1].left - before[-1].right) / 2 / height
+            cost += TOUCH * max(0, PITCH - pitch) + 20 * max(0, -_gap(before, parts[0], height))
     return cost
 
 
-def _trust(prediction: Prediction) -> float:
-    return float(prediction.probabilities.max()) * prediction.likeness
+def _touch(left: list[_Piece], right: _Piece) -> bool:
+    """Whether a piece lies on, over or beside the ink of those to its left, with no gap in between."""
+    for piece in left[-MAX_PARTS:]:
+        top, bottom = max(piece.top, right.top), min(piece.bottom, right.bottom)
+        if top >= bottom:
+            if piece.right > right.left:
+                return True
+            continue
+        ours = piece.raster[top - piece.top : bottom - piece.top, ::-1] > FAINT
+        others = right.raster[top - right.top : bottom - right.top] > FAINT
+        both = ours.any(axis=1) & others.any(axis=1)
+        gaps = right.left + others.argmax(axis=1) - (piece.right - ours.argmax(axis=1))
+        if (gaps[both] <= 0).any():
+            return True
+    return False
 
 
 def _gap(left: list[_Piece], right: _Piece, height: float) -> float:
-    """Between pieces and the next one, as a share of `height`; negative where they overlap in x."""
+    """Between pieces and the next one; negative where they overlap in x."""
     return (right.left - max(piece.right for piece in left)) / height + PEN
-
-
-def _tidied(pieces: list[_Piece]) -> list[_Piece]:
-    """From left to right, without specks; pieces that lie above each other are joined."""
-    size = max((max(piece.width, piece.height) for piece in pieces), default=0)
-    joined = []
-    for piece in sorted(pieces, key=lambda piece: piece.left + piece.right):
-        overlap = -_gap(joined[-1:], piece, size) if joined else -math.inf
-        if overlap > WIDELY_ABOVE or (joined and overlap > ABOVE * min(piece.width, joined[-1].width) / size):
-            joined[-1] = _join([joined[-1], piece])
-        else:
-            joined.append(piece)
-    joined = [piece for piece in joined if max(piece.width, piece.height) >= SPECK * size]
-    return joined if len(joined) <= MOST_PIECES else [_join(joined)]

@@ -8,7 +8,7 @@ from torch import nn
 
 from mnist_kit import paper
 from mnist_kit.checkpoints import load_weights, save_weights, weights_about, weights_path
-from mnist_kit.errors import StorageError, WeightsError
+from mnist_kit.errors import ModelError, StorageError, WeightsError
 from mnist_kit.files import REFERENCE
 from mnist_kit.models import Net
 from mnist_kit.recipes import SMALL
@@ -60,6 +60,7 @@ def test_what_is_known_of_weights():
     path = save_weights(Net(), "mine", SMALL, accuracy=0.9432, data="tiny")
     assert weights_about("mine") == {
         "model": "Net",
+        "settings": {},
         "recipe": SMALL.as_dict(),
         "accuracy": 0.9432,
         "data": "tiny",
@@ -100,7 +101,7 @@ def test_of_many_differences_the_models_first_is_named():
 
 def test_weights_of_an_unknown_class(home):
     write_weights(home, snapshot(small()), model=json.dumps("Transformer"))
-    with pytest.raises(WeightsError, match=r"'Transformer'.*Net"):
+    with pytest.raises(ModelError, match=r"'Transformer'.*Net"):
         load_weights("odd")
 
 

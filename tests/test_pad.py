@@ -7,13 +7,14 @@ import time
 import numpy as np
 import pytest
 import torch
+from ipycanvas import Canvas
 from PIL import Image
 from torch import nn
 
 from mnist_kit.errors import DrawingError, RecognizerError
 from mnist_kit.framing import frame_as_mnist, frame_as_paper, mnist_raster, red_rectangle
 from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
-from mnist_kit.pad import PAUSE, DigitPad
+from mnist_kit.pad import PAUSE, SLOW, DigitPad
 from mnist_kit.recognizer import Recognizer
 
 SEVEN = [[60, 40], [140, 45], [90, 160]]
@@ -40,8 +41,19 @@ def draw_seven(pad: DigitPad, right: float = 0) -> None:
 
 
 def press(pad: DigitPad, name: str) -> None:
-    rows = [*pad._tools.children, *pad._keeping.children]
-    next(child for child in rows if getattr(child, "description", "") == name).click()
+    if name in pad._controls.buttons:
+        pad._controls.buttons[name].click()
+    else:  # the browser sends these itself
+        press.number += 1
+        send(pad, "do", command=name, client="press", stroke=press.number)
+
+
+press.number = 0
+
+
+def send(pad: DigitPad, kind: str, **content) -> None:
+    """A message as a browser sends it."""
+    pad._layer._handle_custom_msg({"kind": kind, **content}, [])
 
 
 def in_kernel(pad: DigitPad, *actions, rest: float = 0.5) -> None:
@@ -62,37 +74,37 @@ def test_drawing_and_recognising(pad):
     assert pad.drawing == Drawing(300, 200, [Stroke(SEVEN, 10)])
     np.testing.assert_array_equal(np.asarray(pad.image), pad.drawing.raster())
     assert pad.recognise().digit == pad.prediction.digit == 7
-    assert pad.number == "7" and pad._surface.answer == "predict: 7"
-    assert "94.3%" in pad._panel.value  # e⁵ / (e⁵ + 9)
+    assert pad.number == "7" and pad._layer.answer == "predict: 7"
+    assert "94.3%" in pad._controls.panel.value  # e⁵ / (e⁵ + 9)
 
 
 def test_the_red_rectangle_grows_with_the_ink(pad):
     pad.pen_down(60, 40)
-    assert pad._surface.boxes == [red_rectangle(pad.drawing)]
+    assert pad._layer.boxes == [red_rectangle(pad.drawing)]
     pad.pen_move(SEVEN[1:])
-    assert pad._surface.boxes == [red_rectangle(pad.drawing)]
+    assert pad._layer.boxes == [red_rectangle(pad.drawing)]
     pad.clear()
-    assert pad._surface.boxes == []
+    assert pad._layer.boxes == []
 
 
 def test_a_number(pad):
     draw_seven(pad)
     draw_seven(pad, right=120)
     pad.recognise()
-    assert pad.number == "77" and pad._surface.answer == "predict: 77"
+    assert pad.number == "77" and pad._layer.answer == "predict: 77"
     boxes = [digit.box for digit in pad.digits]
-    assert pad._surface.boxes == boxes and boxes[0][2] <= boxes[1][0]
-    assert pad._panel.value.count("<img") == 2
+    assert pad._layer.boxes == boxes and boxes[0][2] <= boxes[1][0]
+    assert pad._controls.panel.value.count("<img") == 2
     pad.pen_down(20, 180)
     pad.pen_move([[30, 190]])
-    assert pad._surface.boxes == [*boxes, (0, 160, 50, 200)]  # the others stay while one is added
+    assert pad._layer.boxes == [*boxes, (0, 160, 50, 200)]  # the others stay while one is added
 
 
 def test_the_answer_follows_the_drawing(pad):
     in_kernel(pad, lambda: draw_seven(pad))
     assert pad.number == "7"
     in_kernel(pad, pad.undo)
-    assert pad.prediction is None and pad._surface.answer == ""
+    assert pad.prediction is None and pad._layer.answer == ""
 
 
 def test_the_answer_follows_while_the_pen_rests(pad):
@@ -110,11 +122,11 @@ def test_only_the_latest_ink_is_recognised():
 def test_without_auto_the_pad_waits_to_be_asked():
     pad = DigitPad(Recognizer(Sevens()), 300, 200, auto=False)
     in_kernel(pad, lambda: draw_seven(pad), rest=2 * PAUSE)
-    assert pad.prediction is None and pad._surface.boxes == [red_rectangle(pad.drawing)]
+    assert pad.prediction is None and pad._layer.boxes == [red_rectangle(pad.drawing)]
     press(pad, "recognise")
     assert pad.number == "7"
     pad.pen_down(5, 5)
-    assert pad._surface.answer == ""  # it was the answer to something else
+    assert pad._layer.answer == ""  # it was the answer to something else
 
 
 def test_an_empty_page_has_no_answer(pad):
@@ -122,14 +134,14 @@ def test_an_empty_page_has_no_answer(pad):
     pad.recognise()
     pad.clear()
     assert pad.recognise() is None and pad.prediction is None
-    assert "nothing is drawn yet" in pad._message.value
+    assert "nothing is drawn yet" in pad._controls.message.value
 
 
 def test_not_sure():
     pad = DigitPad(lambda image: [0.1] * 10, 300, 200)
     draw_seven(pad)
     pad.recognise()
-    assert pad.number == "?" and pad._surface.answer == "not sure"
+    assert pad.number == "?" and pad._layer.answer == "not sure"
 
 
 def test_an_answer_is_of_what_is_drawn_now(pad):
@@ -157,13 +169,11 @@ def test_undo_redo_clear_and_erase(pad):
     assert not pad.drawing.strokes
 
 
-def test_the_brush_is_the_slider_s_and_the_wheel_s(pad):
-    assert pad.radius == pad._brush.value == 10
-    pad._brush.value = 30
+def test_the_brush(pad):
+    assert pad.radius == pad._controls.brush.value == 10
+    pad._layer.radius = 30  # the browser ties it to the slider
     pad.pen_down(100, 100)
     assert pad.drawing.strokes[0].radius == 30
-    pad._surface.radius = 50
-    assert pad._brush.value == 50
 
 
 def test_a_loaded_drawing(pad):
@@ -221,7 +231,7 @@ def test_the_answer_does_not_depend_on_pressure():
 def test_both_framings(pad):
     draw_seven(pad)
     assert (pad.recognise().image - frame_as_mnist(mnist_raster(pad.drawing))).abs().mean() < 0.06  # a pixel beside
-    pad._framing.value = "paper"
+    pad._controls.framing.value = "paper"
     assert (pad.prediction.image == frame_as_paper(pad.drawing.raster(), pad.radius)).all()
 
 
@@ -230,7 +240,8 @@ def test_without_a_recognizer():
     assert (pad.drawing.width, pad.drawing.height) == (800, 600)
     in_kernel(pad, lambda: draw_seven(pad))
     assert pad.recognise() is None
-    assert "no recognizer" in pad._message.value and pad._panel not in pad._body.children
+    assert "no recognizer" in pad._controls.message.value
+    assert pad._controls.asking not in pad.children[1].children
     assert pad.snapshot().size[1] == 600
 
 
@@ -239,8 +250,23 @@ def test_a_function_of_the_reader_s(pad):
     pad = DigitPad(lambda image: (shapes.append((image.shape, image.dtype)), torch.tensor(ONE_HOT))[1], 300, 200)
     draw_seven(pad)
     assert pad.recognise().digit == 7 and shapes[0] == ((1, 28, 28), torch.float32)
-    pad._framing.value = "paper"
+    pad._controls.framing.value = "paper"
     assert (pad.prediction.image == frame_as_paper(pad.drawing.raster(), pad.radius)).all()
+
+
+class Classifier:
+    """As scikit-learn's: rows of 784 pixels to rows of ten probabilities."""
+
+    def predict_proba(self, rows):
+        assert rows.shape == (1, 784)
+        return np.array([ONE_HOT])
+
+
+@pytest.mark.parametrize("recognizer", [Sevens(), Classifier()], ids=["network", "predict_proba"])
+def test_what_makes_a_recognizer(recognizer):
+    pad = DigitPad(recognizer, 300, 200)
+    draw_seven(pad)
+    assert pad.recognise().digit == 7
 
 
 def fail(_image):
@@ -266,11 +292,11 @@ def test_a_faulty_recognizer_is_told_so_and_freezes_nothing(recognizer, message)
     with pytest.raises(Exception, match=r"fault|probabilities|numbers|exit"):
         pad.recognise()
     in_kernel(pad, lambda: draw_seven(pad))
-    assert message in pad._message.value and pad._surface.answer == ""
+    assert message in pad._controls.message.value and pad._layer.answer == ""
     assert len(pad.drawing.strokes) == 2
-    pad.recognizer.model = lambda image: ONE_HOT
+    pad.recognizer = Recognizer(lambda image: ONE_HOT)
     press(pad, "recognise")
-    assert pad.number == "7" and message not in pad._message.value
+    assert pad.number == "7" and message not in pad._controls.message.value
 
 
 def test_what_is_no_recognizer_is_refused():
@@ -284,12 +310,30 @@ def test_callbacks_get_each_answer_and_may_fail(pad):
     pad.on_prediction(answers.append)
     draw_seven(pad)
     pad.recognise()
-    assert answers == [pad.prediction] and "ZeroDivisionError" in pad._message.value
+    assert answers == [pad.prediction] and "ZeroDivisionError" in pad._controls.message.value
 
 
-def test_an_answer_that_is_still_on_its_way_is_remembered(pad):
+def test_clearing_asks_the_recognizer_nothing():
+    asked = []
+    pad = DigitPad(lambda image: (asked.append(image), ONE_HOT)[1], 300, 200)
     in_kernel(pad, lambda: draw_seven(pad), pad.clear)
-    assert [number for _, number in pad.answers] == ["7"]
+    assert not asked and not pad.answers
+
+
+def test_a_slow_recognizer_is_asked_once_per_drawing():
+    asked = []
+
+    def slow(image):
+        asked.append(image)
+        time.sleep(SLOW + 0.1)
+        return [0.1] * 10  # of which a wide shape would be cut into slices, each asked about
+
+    pad = DigitPad(slow, 300, 200)
+    pad.draw(Drawing(300, 200, [Stroke([[x, 100 + 40 * (x % 40 > 20)] for x in range(10, 290, 20)])]))
+    assert pad.recognise().digit == 0 and len(asked) == 1
+    assert "slow" in pad._controls.message.value
+    pad.recognise()
+    assert len(asked) == 2
 
 
 def test_the_history_of_answers(pad):
@@ -305,21 +349,21 @@ def test_the_history_of_answers(pad):
     pad.recognise()
     pad.draw(first)
     assert [number for _, number in pad.answers] == ["7", "77"] and pad.answers[0][0] == first
-    assert pad._history.value.count("<img") == 2 and pad._history.value.index("77") > 0
+    assert pad._controls.history.value.count("<img") == 2 and pad._controls.history.value.index("77") > 0
 
 
 def test_keeping_loading_and_replaying(pad, home):
     with pytest.raises(DrawingError, match="nothing is drawn"):
         pad.keep()
     press(pad, "load")
-    assert "no drawing was kept" in pad._message.value
+    assert "no drawing was kept" in pad._controls.message.value
     draw_seven(pad)
-    pad._label.value = 1
+    pad._controls.label.value = 1
     press(pad, "keep")
-    assert str(home / "drawings.jsonl") in pad._message.value
+    assert str(home / "drawings.jsonl") in pad._controls.message.value
     (kept,) = read_drawings()
     assert kept.label == 1 and kept.strokes == pad.drawing.strokes and kept.time
-    assert pad._label.value is None  # the next drawing is another digit
+    assert pad._controls.label.index == 0  # the next drawing is another digit
     pad.clear()
     press(pad, "load")
     assert pad.drawing.strokes == kept.strokes
@@ -352,49 +396,46 @@ def test_a_drawing_of_a_larger_pad_is_loaded_smaller():
 
 def test_what_was_erased_cannot_be_kept(pad):
     pad.pen_down(50, 50)
-    pad._surface.pen_down(50, 50, 40, erase=True)
+    pad._layer.radius = 40
+    pad.pen_down(50, 50, erase=True)
     with pytest.raises(DrawingError, match="nothing is drawn"):
         pad.keep()
 
 
 def test_a_file_of_drawings_that_cannot_be_read_keeps_no_pad_from_opening(home):
     (home / "drawings.jsonl").mkdir(parents=True)
-    assert "cannot read drawings" in DigitPad(width=300, height=200)._message.value
+    assert "cannot read drawings" in DigitPad(width=300, height=200)._controls.message.value
 
 
 def test_switching_auto_on_recognises_what_is_there():
     pad = DigitPad(Recognizer(Sevens()), 300, 200, auto=False)
-    in_kernel(pad, lambda: draw_seven(pad), lambda: setattr(pad._auto, "value", True))
+    in_kernel(pad, lambda: draw_seven(pad), lambda: setattr(pad._controls.auto, "value", True))
     assert pad.number == "7"
-
-
-def test_the_key_for_recognising_does_nothing_on_a_plain_drawing_tool():
-    pad = DigitPad(width=300, height=200)
-    pad._surface._handle_custom_msg({"kind": "do", "command": "recognise"}, [])
-    assert pad._message.value.count("recognizer") == 0
 
 
 def test_a_callback_that_exits_ends_nothing(pad):
     pad.on_prediction(lambda prediction: sys.exit("enough"))
     draw_seven(pad)
-    assert pad.recognise().digit == 7 and "enough" in pad._message.value
+    assert pad.recognise().digit == 7 and "enough" in pad._controls.message.value
 
 
 def test_the_pictures_of_a_number_tell_which_digit_they_are(pad):
     draw_seven(pad)
     draw_seven(pad, right=120)
     pad.recognise()
-    assert pad._panel.value.count("seen: 7") == 4 and "of the last digit" in pad._panel.value
+    assert pad._controls.panel.value.count("seen: 7") == 4 and "of the last digit" in pad._controls.panel.value
 
 
 def test_a_broken_line_is_named_and_the_rest_can_be_loaded(home):
     path = append_drawing(Drawing(strokes=[Stroke(SEVEN)], label=7))
     path.write_text("no drawing\n" + path.read_text())
     pad = DigitPad(width=300, height=200)
-    assert "line 1" in pad._message.value and len(pad._kept.options) == 1
+    assert "line 1" in pad._controls.message.value and len(pad._controls.kept.options) == 1
 
 
 def test_export(pad, home):
+    press(pad, "PNG")
+    assert "nothing is drawn" in pad._controls.message.value and not (home / "exports").exists()
     draw_seven(pad)
     press(pad, "PNG")
     np.testing.assert_array_equal(np.asarray(Image.open(home / "exports" / "drawing.png")), np.asarray(pad.image))
@@ -403,15 +444,16 @@ def test_export(pad, home):
     first = (home / "exports" / "drawing.png").read_bytes()
     draw_seven(pad, right=120)
     press(pad, "PNG")
-    assert (home / "exports" / "drawing.png").read_bytes() == first and "drawing-2.png" in pad._message.value
+    assert (home / "exports" / "drawing.png").read_bytes() == first and "drawing-2.png" in pad._controls.message.value
     with pytest.raises(DrawingError, match=r"\.png or \.svg"):
         pad.export(home / "drawing.gif")
 
 
 def test_a_message_that_makes_no_sense_is_shown(pad):
     draw_seven(pad)
-    pad._surface._handle_custom_msg({"kind": "<b>"}, [])
-    assert "DrawingError" in pad._message.value and "<b>" not in pad._message.value
+    send(pad, "<b>")
+    assert "does not understand" in pad._controls.message.value and "<b>" not in pad._controls.message.value
+    assert "DrawingError" not in pad._controls.message.value  # a word for programmers
 
 
 def test_a_snapshot_shows_the_pad_in_use(pad):
@@ -438,7 +480,7 @@ def test_readers_without_a_kernel_get_the_picture(pad):
 def test_readers_without_a_kernel_see_an_example_while_nothing_is_drawn(pad):
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(pad._repr_mimebundle_()["image/png"])))).astype(int)
     red, green, blue = picture.T
-    assert ((blue > green) & (green > red))[: pad._surface.width].sum() > 1_000  # ink
+    assert ((blue > green) & (green > red))[: pad._layer.width].sum() > 1_000  # ink
     assert not pad.drawing.strokes and pad.prediction is None and not pad.answers
 
 
@@ -446,3 +488,17 @@ def test_a_reader_s_own_function_is_not_asked_about_the_example():
     asked = []
     DigitPad(lambda image: asked.append(image))._repr_mimebundle_()
     assert not asked
+
+
+def test_a_question_mark_in_a_number_is_explained():
+    pad = DigitPad(lambda image: [0.1] * 10, 300, 200)
+    draw_seven(pad)
+    draw_seven(pad, right=120)
+    pad.recognise()
+    assert pad.number == "??" and "? stands for" in pad._controls.message.value
+
+
+def test_the_reader_has_a_canvas_over_the_ink(pad):
+    assert isinstance(pad.canvas, Canvas) and pad.canvas is pad.canvas
+    assert (pad.canvas.width, pad.canvas.height) == (300, 200)
+    assert pad.canvas._canvas_manager is not pad._paper._canvas_manager  # what goes wrong there leaves the ink alone

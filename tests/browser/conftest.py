@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 from conftest import PROJECT, REAL_DATA
-from jupyter_lab import CHROMIUM, CHROMIUM_OPTIONS, KERNEL, running_lab
+
+from benchmarks.jupyter_lab import CHROMIUM, CHROMIUM_OPTIONS, KERNEL, running_lab
 
 ARTEFACTS = PROJECT / "test-artefacts"
 needs_chromium = pytest.mark.skipif(

@@ -8,15 +8,15 @@ from itertools import islice
 
 import pytest
 from conftest import REAL_DATA
-from jupyter_lab import CHROMIUM, KERNEL
 
+from benchmarks.jupyter_lab import CHROMIUM, KERNEL
 from browser.conftest import ARTEFACTS, needs_chromium, open_notebook
 from mnist_kit import Drawing, Recognizer, WeightsError, sample_drawing
 
 if CHROMIUM:
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=60_000)  # a machine that is busy with other things is slow, and not wrong
 
 pytestmark = needs_chromium
 NOTEBOOK = "05_draw_digits"
@@ -67,6 +67,12 @@ class PadOnScreen:
 
     def press(self, name: str) -> None:
         self.page.locator(".mnist-pad").get_by_role("button", name=name, exact=True).first.click()
+
+    def expect_hint(self, text: str) -> None:
+        expect(self.sheet.locator("span[role=status]")).to_have_text(text)
+
+    def expect_answer_of_some_kind(self) -> None:
+        expect(self.answer).not_to_have_text("")
 
     def expect_answer(self, text: str) -> None:
         expect(self.answer).to_have_text(f"predict: {text}")
@@ -168,7 +174,7 @@ def notebook(lab, browser):
 @pytest.fixture
 def pad(notebook) -> PadOnScreen:
     pad = PadOnScreen(notebook)
-    ask(notebook, "[pad.clear(), setattr(pad._brush, 'value', 10)]")
+    ask(notebook, "[pad.clear(), setattr(pad._layer, 'radius', 10)]")
     expect(pad.boxes).to_have_count(0)
     notebook.mouse.move(*pad.at(790, 590))
     return pad
@@ -252,7 +258,13 @@ def test_the_wheel_changes_the_brush_only_while_the_pad_has_the_focus(pad):
     for _ in range(3):
         page.mouse.wheel(0, -100)
     expect(pad.sheet.locator("circle")).to_have_attribute("r", "13")
-    page.mouse.wheel(0, 100)
+    for _ in range(10):
+        page.mouse.wheel(0, 10)  # a trackpad's small steps
+    expect(pad.sheet.locator("circle")).to_have_attribute("r", "12")
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, 100)  # zooms the page
+    page.keyboard.up("Control")
+    page.wait_for_timeout(200)
     expect(pad.sheet.locator("circle")).to_have_attribute("r", "12")
     expect(page.locator(".mnist-pad .widget-readout").first).to_have_text("12")
     page.evaluate("() => document.activeElement.blur()")
@@ -342,7 +354,7 @@ def test_ctrl_s_still_saves(pad):
 
 def test_buttons_and_errors(pad):
     pad.press("recognise")
-    status = pad.page.locator(".mnist-pad .widget-html [role=status]").first
+    status = pad.page.locator(".mnist-message [role=status]").first
     expect(status).to_have_text("nothing is drawn yet")
     pad.draw(SEVEN)
     pad.expect_answer("7")
@@ -361,30 +373,119 @@ def test_buttons_and_errors(pad):
 
 
 BUSY = {
-    "waiting": "import time; time.sleep(4)",
+    "waiting": """
+import time
+while pad.number != "71":
+    time.sleep(0.05)
+""",
     "training": """
 import torch
-from mnist_kit import Net, SMALL, fit
-from mnist_kit.data import Digits, Split
-noise = Split(torch.randint(256, (640, 1, 28, 28), dtype=torch.uint8), torch.arange(640) % 10)
-trained = fit(Net(), Digits("noise", noise, noise.first(100)), SMALL.but(epochs=10, train_images=640), device="cpu")
+from mnist_kit import Net
+model, images = Net(), torch.rand(128, 1, 28, 28)
+optimizer = torch.optim.Adam(model.parameters())
+while pad.number != "71":
+    torch.nn.functional.cross_entropy(model(images), torch.arange(128) % 10).backward()
+    optimizer.step()
 """,
 }
 
 
 @pytest.mark.parametrize("work", BUSY)
-def test_a_busy_kernel_loses_nothing_and_ink_follows_the_pen(pad, work):
+def test_a_busy_kernel_loses_nothing_and_answers(pad, work):
+    """The cell runs until the pad has answered, however slow the machine is."""
     run_cell(pad.page, BUSY[work].strip())
     pad.page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
     pad.sheet.scroll_into_view_if_needed()
     pad.draw(SEVEN)
     pad.draw([(500, 150), (500, 450)])
     assert pad.inked(300, 150) and pad.inked(500, 300)
-    assert pad.page.evaluate(f"() => {KERNEL}.status") == "busy"
     pad.expect_answer("71")
     expect_in_kernel(pad.page, "[len(s.points) for s in pad.drawing.strokes]", [3, 2])
-    if work == "training":
-        assert ask(pad.page, "len(trained.steps)") == 50
+
+
+def test_buttons_and_tools_work_while_a_cell_runs(pad):
+    page = pad.page
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    run_cell(page, "import time\nwhile not any(s.points[0, 0] < 100 for s in pad.drawing.strokes): time.sleep(0.05)")
+    page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
+    pad.sheet.scroll_into_view_if_needed()
+    pad.press("clear")
+    pad.wait_for_ink(300, 150, inked=False)
+    pad.draw([(500, 150), (500, 450)])
+    pad.press("erase")
+    pad.draw([(450, 300), (550, 300)])
+    pad.press("draw")
+    assert pad.inked(500, 200) and not pad.inked(500, 300) and not pad.inked(300, 150)
+    pad.draw([(700, 100)])
+    pad.press("undo")
+    pad.wait_for_ink(700, 100, inked=False)
+    pad.draw([(50, 550)])  # which ends the cell
+    expect_in_kernel(page, "[s.erase for s in pad.drawing.strokes]", [False, True, False])
+    pad.wait_for_ink(500, 200)
+    assert not pad.inked(500, 300)
+
+
+def test_a_kernel_that_does_not_answer_is_waited_for(pad):
+    run_cell(pad.page, "with pad.lock: time.sleep(4)".replace("time", "__import__('time')"))
+    pad.page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
+    pad.sheet.scroll_into_view_if_needed()
+    pad.draw(SEVEN)
+    pad.expect_hint("waiting for the kernel…")
+    pad.press("clear")
+    pad.wait_for_ink(300, 150, inked=False)  # at once, and for good
+    pad.draw([(500, 150), (500, 450)])
+    pad.page.keyboard.press("Control+z")
+    pad.wait_for_ink(500, 300, inked=False)
+    pad.page.keyboard.press("Control+y")
+    pad.wait_for_ink(500, 300)
+    pad.expect_answer("1")
+    pad.expect_hint("")
+    assert pad.inked(500, 300) and not pad.inked(300, 150)
+
+
+def test_nothing_flickers_when_a_stroke_goes_from_the_pen_to_the_canvas(pad):
+    pad.page.evaluate(
+        """() => {
+            const canvas = document.querySelector(".mnist-page canvas"), scale = canvas.width / 800;
+            const context = canvas.getContext("2d");
+            window.frames_ = [];
+            const watch = () => {
+                frames_.push(context.getImageData(300 * scale, 150 * scale, 1, 1).data[3]);
+                if (frames_.length < 300) requestAnimationFrame(watch);
+            };
+            watch();
+        }"""
+    )
+    for number in range(5):
+        pad.draw([(200, 150 + 5 * number), (400, 150 + 5 * number)])
+        pad.page.wait_for_timeout(150)
+    pad.expect_answer_of_some_kind()
+    frames = pad.page.evaluate("() => frames_")
+    first = next(number for number, alpha in enumerate(frames) if alpha > 250)
+    assert min(frames[first:]) > 250 and len(frames) - first > 20
+
+
+def test_the_reader_draws_over_the_ink_and_a_canvas_of_theirs_may_fail(pad):
+    run_cell(
+        pad.page,
+        "from ipycanvas import hold_canvas\npad.canvas.fill_style = 'green'\npad.canvas.fill_rect(600, 400, 50)\n"
+        "with hold_canvas():\n    Canvas().fill_rect(0, 0, 5)\n    raise ValueError('in the middle')",
+    )
+    own = pad.sheet.locator("canvas").nth(1)
+    own.wait_for()
+    pad.sheet.scroll_into_view_if_needed()
+    for _ in range(100):
+        pixel = own.evaluate("canvas => [...canvas.getContext('2d').getImageData(620, 420, 1, 1).data]")
+        if pixel[3]:
+            break
+        pad.page.wait_for_timeout(50)
+    assert pixel == [0, 128, 0, 255]
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    pad.press("clear")
+    pad.wait_for_ink(300, 150, inked=False)
+    assert pixel == own.evaluate("canvas => [...canvas.getContext('2d').getImageData(620, 420, 1, 1).data]")
 
 
 def test_two_pads_and_one_in_a_box(pad):
@@ -395,7 +496,7 @@ def test_two_pads_and_one_in_a_box(pad):
     page.locator(".mnist-page").nth(1).wait_for()
     other = PadOnScreen(page, 1)
     box = other.sheet.bounding_box()
-    assert (round(box["width"]), round(box["height"])) == (800, 600)
+    assert round(box["width"] / box["height"], 2) == 1.33 and box["width"] > 600
     other.draw(SEVEN)
     other.expect_answer("3")
     pad.sheet.scroll_into_view_if_needed()
@@ -408,10 +509,36 @@ def test_two_pads_and_one_in_a_box(pad):
 def test_a_narrow_window(pad):
     pad.page.set_viewport_size({"width": 700, "height": 1000})
     pad.page.wait_for_function("() => document.querySelector('.mnist-page').getBoundingClientRect().right < 700")
+    box = pad.sheet.bounding_box()
+    assert abs(box["width"] / box["height"] - 4 / 3) < 0.02
     pad.draw(SEVEN)
     pad.expect_answer("7")
+    assert pad.inked(300, 150) and pad.inked(300, 449)
     photograph(pad.page, "narrow")
     pad.page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+def test_a_laptop_s_window_with_the_file_browser_open(pad):
+    page = pad.page
+    page.set_viewport_size({"width": 1366, "height": 768})
+    page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+    page.wait_for_function("() => document.querySelector('.mnist-page').getBoundingClientRect().left > 300")
+    page.evaluate("() => document.querySelector('.mnist-pad').scrollIntoView()")
+    pad.draw(SEVEN)
+    pad.expect_answer("7")
+    message = page.locator(".mnist-message").first
+    below = message.bounding_box()["y"]
+    for part in (".mnist-do-undo", ".mnist-bars", ".mnist-seen img"):
+        box = page.locator(part).first.bounding_box()
+        assert box["y"] > 0 and box["y"] + box["height"] < 768 and box["x"] + box["width"] < 1366, part
+    assert page.locator(".mnist-bars").first.bounding_box()["x"] > pad.sheet.bounding_box()["x"] + 400  # beside it
+    pad.press("PNG")
+    expect(message).to_contain_text("saved as")
+    assert message.bounding_box()["y"] == below  # what is said moves nothing
+    photograph(page, "laptop")
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+    page.wait_for_function("() => document.querySelector('.mnist-page').getBoundingClientRect().left < 300")
 
 
 def test_reload_with_the_kernel_alive(pad):
@@ -440,7 +567,7 @@ def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, br
     page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
     other = PadOnScreen(page)
     other.wait_for_ink(300, 150)
-    assert other.sheet.locator("canvas").evaluate("canvas => [canvas.width, canvas.height]") == [1600, 1200]
+    assert other.sheet.locator("canvas").first.evaluate("canvas => [canvas.width, canvas.height]") == [1600, 1200]
     page.wait_for_timeout(500)  # a touch goes where the page was a frame ago
     touch = context.new_cdp_session(page)
     scrolled = other.sheet.bounding_box()["y"]
@@ -466,6 +593,8 @@ def test_restart_and_run_again(pad):
     pad.draw(SEVEN)
     pad.expect_answer("7")
     pad.page.evaluate("async () => { await jupyterapp.shell.currentWidget.sessionContext.restartKernel() }")
+    pad.expect_hint("no kernel any more: run this cell again")
+    photograph(pad.page, "no-kernel")
     pad.page.evaluate("() => jupyterapp.commands.execute('editmenu:clear-all')")
     expect(pad.sheet).to_have_count(0)
     pad.page.wait_for_function(f"() => {KERNEL}.status === 'idle'")
@@ -473,6 +602,7 @@ def test_restart_and_run_again(pad):
     scroll_to_the_pad(pad.page)
     pad = PadOnScreen(pad.page)
     expect(pad.answer).to_have_text("")
+    pad.expect_hint("draw a digit here")
     photograph(pad.page, "restarted")
     pad.draw(SEVEN)
     pad.expect_answer("7")

@@ -4,6 +4,7 @@ Ink: from a pointer event to the first frame painted after its handler, which dr
 to the first frame painted after the answer has changed. Events are sent at their rate whether or not the page keeps up.
 """
 
+import argparse
 import asyncio
 import json
 import math
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-from jupyter_lab import CHROMIUM, CHROMIUM_OPTIONS, KERNEL, running_lab
 
+from benchmarks.jupyter_lab import CHROMIUM, CHROMIUM_OPTIONS, KERNEL, running_lab
 from mnist_kit import MnistKitError, Recognizer
 
 SECONDS = 10  # of scribbling
@@ -82,6 +83,7 @@ value = json.dumps([recognising, adding])
 
 def main() -> int:
     """Exit status: 0, or 1 when there is nothing to measure with."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     if CHROMIUM is None:
         print("There is no Chromium on this machine: install Debian's package chromium.")
         return 1
@@ -109,6 +111,7 @@ async def measure(address: str) -> None:
         page = await browser.new_page(viewport={"width": 1280, "height": 1000})
         await page.goto(address.format("pad.ipynb"))
         await page.wait_for_function(f"() => {KERNEL}?.status === 'idle'")
+        await page.evaluate("() => { jupyterapp.commands.execute('application:toggle-left-area') }")
         await page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
         await page.locator(".mnist-page").wait_for()
         await page.evaluate(WATCH)
@@ -177,13 +180,13 @@ async def ask(page, code: str):
 class Pen:
     """The mouse over the pad; it does not wait for the page."""
 
-    def __init__(self, session, left: float, top: float):
-        self.session, self.left, self.top = session, left, top
+    def __init__(self, session, left: float, top: float, scale: float):
+        self.session, self.left, self.top, self.scale = session, left, top, scale
 
     @classmethod
     async def of(cls, page) -> "Pen":
         box = await page.locator(".mnist-page").bounding_box()
-        return cls(await page.context.new_cdp_session(page), box["x"], box["y"])
+        return cls(await page.context.new_cdp_session(page), box["x"], box["y"], box["width"] / 800)
 
     async def scribble(self, rate: int) -> None:
         angles = (2 * math.pi * i / rate for i in range(SECONDS * rate))
@@ -200,7 +203,7 @@ class Pen:
 
     def _send(self, kind: str, x: float, y: float) -> asyncio.Task:
         held = {"button": "left", "buttons": int(kind != "mouseReleased"), "clickCount": 1}
-        event = {"type": kind, "x": self.left + x, "y": self.top + y, **held}
+        event = {"type": kind, "x": self.left + x * self.scale, "y": self.top + y * self.scale, **held}
         return asyncio.ensure_future(self.session.send("Input.dispatchMouseEvent", event))
 
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from mnist_kit import train
+from mnist_kit import __main__ as main
 from mnist_kit.checkpoints import load_weights, weights_about
 from mnist_kit.errors import DataNotFound, RecipeError, TrainingError
 from mnist_kit.evaluation import evaluate
@@ -16,12 +16,12 @@ BRIEF = Recipe("brief", epochs=1, batch_size=50)  # 6 steps
 def data(tiny, monkeypatch) -> list[str]:
     """The names of the data sets that were asked for; each is `tiny`."""
     asked = []
-    monkeypatch.setattr(train, "load_mnist", lambda name: asked.append(name) or tiny)
+    monkeypatch.setattr(main, "load_mnist", lambda name: asked.append(name) or tiny)
     return asked
 
 
 def test_it_saves_weights_and_history_under_one_name(data, home, tiny, capsys):
-    assert train.main(["--recipe", "small", "--device", "cpu", "--name", "mine"]) == 0
+    assert main.main(["train", "--recipe", "small", "--device", "cpu", "--name", "mine"]) == 0
     weights, run = home / "weights" / "mine.safetensors", home / "runs" / "mine.npz"
     kept = [path for path in home.rglob("*") if path.is_file() and path.parent.parent.name != "checkpoints"]
     assert sorted(kept) == [run, weights]
@@ -36,7 +36,7 @@ def test_it_saves_weights_and_history_under_one_name(data, home, tiny, capsys):
 
 def test_the_name_is_that_of_the_data_by_default(data, home, monkeypatch):
     monkeypatch.setenv("MNIST_KIT_RECIPE", "small")
-    assert train.main(["--data", "fashion", "--device", "cpu"]) == 0
+    assert main.main(["train", "--data", "fashion", "--device", "cpu"]) == 0
     assert data == ["fashion"]
     assert (home / "weights" / "class-fashion.safetensors").is_file() and load_history("class-fashion")
 
@@ -55,8 +55,8 @@ def test_the_name_is_that_of_the_data_by_default(data, home, monkeypatch):
     ],
 )
 def test_a_wrong_argument_ends_with_a_line_before_any_training(data, home, capsys, monkeypatch, arguments, message):
-    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("it trains"))
-    assert train.main(arguments) == 2
+    monkeypatch.setattr(main, "fit", lambda *_: pytest.fail("it trains"))
+    assert main.main(["train", *arguments]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and len(captured.err.splitlines()) == 1
     assert not home.exists()
@@ -66,8 +66,8 @@ def test_data_that_cannot_be_had(monkeypatch, capsys):
     def nowhere(name):
         raise DataNotFound(f"{name} is nowhere")
 
-    monkeypatch.setattr(train, "load_mnist", nowhere)
-    assert train.main(["--recipe", "small"]) == 2
+    monkeypatch.setattr(main, "load_mnist", nowhere)
+    assert main.main(["train", "--recipe", "small"]) == 2
     assert capsys.readouterr().err == "mnist is nowhere\n"
 
 
@@ -78,28 +78,28 @@ class Stop(Callback):
 
 
 def test_a_stopped_run_leaves_a_checkpoint_and_goes_on_with_resume(data, home, tiny, capsys, monkeypatch):
-    whole = fit(train.make_model("Net"), tiny, BRIEF, device="cpu")
-    monkeypatch.setattr(train, "get_recipe", lambda name: BRIEF)
+    whole = fit(main.make_model("Net"), tiny, BRIEF, device="cpu")
+    monkeypatch.setattr(main, "get_recipe", lambda name: BRIEF)
     arguments = ["--recipe", "x", "--device", "cpu", "--name", "mine"]
     with monkeypatch.context() as patch:
-        patch.setattr(train, "ProgressLine", lambda title: Stop())
-        assert train.main(arguments) == 130
-    assert capsys.readouterr().err == "stopped; the same command with --resume goes on\n"
+        patch.setattr(main, "ProgressLine", lambda title: Stop())
+        assert main.main(["train", *arguments]) == 130
+    assert capsys.readouterr().err == "stopped; the same command with --resume continues\n"
     assert not (home / "runs").exists() and not (home / "weights").exists()
-    assert train.main([*arguments, "--resume"]) == 0
+    assert main.main(["train", *arguments, "--resume"]) == 0
     assert capsys.readouterr().err == ""
     resumed = load_history("mine")
     assert len(resumed.steps) == len(whole.steps) and not resumed.about["interrupted"]
 
 
 def test_resume_with_nothing_there_says_so_and_starts(data, capsys):
-    assert train.main(["--recipe", "small", "--device", "cpu", "--name", "mine", "--resume"]) == 0
+    assert main.main(["train", "--recipe", "small", "--device", "cpu", "--name", "mine", "--resume"]) == 0
     assert "there is no checkpoint 'mine' yet" in capsys.readouterr().err
 
 
 def test_seeds_one_after_the_other(data, home, capsys, monkeypatch):
-    monkeypatch.setattr(train, "get_recipe", lambda name: BRIEF)
-    assert train.main(["--recipe", "x", "--device", "cpu", "--name", "mine", "--seeds", "3,1"]) == 0
+    monkeypatch.setattr(main, "get_recipe", lambda name: BRIEF)
+    assert main.main(["train", "--recipe", "x", "--device", "cpu", "--name", "mine", "--seeds", "3,1"]) == 0
     table = pd.read_csv(home / "runs" / "mine-seeds.csv")
     assert list(table["seed"]) == [1, 3]
     assert list(table["val_accuracy"]) == [
@@ -114,10 +114,10 @@ def test_a_seed_that_fails_keeps_the_others_from_nothing(data, home, capsys, mon
             raise TrainingError("it went wrong")
         return real(model, digits, recipe, *arguments, **options)
 
-    real = train.fit
-    monkeypatch.setattr(train, "fit", fit)
-    monkeypatch.setattr(train, "get_recipe", lambda name: BRIEF)
-    assert train.main(["--recipe", "x", "--device", "cpu", "--seeds", "0-2"]) == 2
+    real = main.fit
+    monkeypatch.setattr(main, "fit", fit)
+    monkeypatch.setattr(main, "get_recipe", lambda name: BRIEF)
+    assert main.main(["train", "--recipe", "x", "--device", "cpu", "--seeds", "0-2"]) == 2
     table = pd.read_csv(home / "runs" / "class-mnist-seeds.csv")
     assert list(table["seed"]) == [0, 1, 2] and list(table["val_accuracy"].isna()) == [False, True, False]
     assert "seed 1 failed: it went wrong" in capsys.readouterr().err
@@ -127,16 +127,16 @@ def test_a_seed_that_fails_keeps_the_others_from_nothing(data, home, capsys, mon
     ("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("3,5,8", [3, 5, 8]), ("7", [7]), ("0-2, 2, 9", [0, 1, 2, 9])]
 )
 def test_seeds_by_number_and_range(text, seeds):
-    assert train.parse_seeds(text) == seeds
+    assert main.parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1-", "0-3-5", "1.5"])
 def test_seeds_that_are_none(text):
     with pytest.raises(RecipeError, match="--seeds takes numbers like 0-9"):
-        train.parse_seeds(text)
+        main.parse_seeds(text)
 
 
 def test_settings_change_the_recipe(data, home):
     arguments = ["--recipe", "small", "--set", "epochs=1", "--set", "schedule=step", "--set", "batch_size=50"]
-    assert train.main([*arguments, "--device", "cpu", "--name", "mine"]) == 0
+    assert main.main(["train", *arguments, "--device", "cpu", "--name", "mine"]) == 0
     assert load_history("mine").about["recipe"] == SMALL.but(epochs=1, schedule="step", batch_size=50).as_dict()

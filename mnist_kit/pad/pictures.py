@@ -3,12 +3,14 @@
 import base64
 import html
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from mnist_kit.framing import Box
 from mnist_kit.recognizer import Prediction
-from mnist_kit.segmentation import Box, ReadDigit, as_text
+from mnist_kit.segmentation import ReadDigit, as_text
 
 PAGE, INK, RED, TEXT = "#e4e4e4", "#0099ff8c", "#ff2200", "#202020"  # as in pad.css, in JupyterLab's light theme
 PANEL_WIDTH = 220  # px; of the answer beside the page, in a picture
@@ -58,6 +60,11 @@ def answer_panel(digits: list[ReadDigit]) -> str:
     bars = f'<div class="mnist-bars" role="group" aria-label="probabilities{whose}">{rows}</div>'
     seen = "".join(figure(_seen(digit.prediction), f"seen: {as_text([digit])}", "mnist-seen") for digit in digits)
     return f'<div class="mnist-answer"><div class="mnist-title">probabilities{whose}</div>{bars}{seen}</div>'
+
+
+def history(figures: Iterable[str]) -> str:
+    """The row of earlier answers, each as `figure` gives it."""
+    return f'<div class="mnist-history" role="group" aria-label="earlier answers">{"".join(figures)}</div>'
 
 
 def figure(image: Image.Image, caption: str, style: str = "") -> str:

@@ -1,4 +1,4 @@
-"""A JupyterLab server and a headless browser on it, for the tests of the pad and its benchmark."""
+"""A Jupyter server and a headless browser on it, for the tests of the pad and its benchmark."""
 
 import os
 import re
@@ -13,33 +13,36 @@ from pathlib import Path
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+PAGES = {"jupyterlab": "lab/tree", "notebook": "notebooks", "voila": "voila/render"}
 
 
 @contextmanager
-def running_lab(root: Path, **settings: str) -> Iterator[str]:
-    """JupyterLab on the notebooks in root/notebooks; gives its address, with a place for a notebook's name in it.
+def running_lab(root: Path, app: str = "jupyterlab", **settings: str) -> Iterator[str]:
+    """A server on the notebooks in root/notebooks; gives its address, with a place for a notebook's name in it.
 
-    settings: environment variables of the server and its kernels.
+    app: "jupyterlab", "notebook" (7) or "voila"; settings: environment variables of the server and its kernels.
     """
     token = secrets.token_hex(16)
     options = {
-        "IdentityProvider.token": token,
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": "0",
         "ServerApp.root_dir": str(root / "notebooks"),
         "LabApp.expose_app_in_browser": "True",
+        "JupyterNotebookApp.expose_app_in_browser": "True",
     }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    server = "notebook" if app == "notebook" else "jupyterlab"  # Voilà is a page of either
+    command = [sys.executable, "-m", server, "--no-browser", "--allow-root"]
     command += [f"--{name}={value}" for name, value in options.items()]
     environment = os.environ | {"HOME": str(root), "MNIST_KIT_HOME": str(root / "home")} | settings
+    environment["JUPYTER_TOKEN"] = token  # on the command line every user of the machine could read it
     notebooks = (root / "notebooks").glob("*.ipynb")  # trusted, as by `make lab`: else a reload shows no widget
     subprocess.run(
         [sys.executable, "-m", "jupyter", "trust", *notebooks], env=environment, capture_output=True, check=True
     )
-    log = (root / "lab.log").open("w+")
+    log = (root / f"{app}.log").open("w+")
     server = subprocess.Popen(command, env=environment, stderr=log, stdout=log)
     try:
-        yield f"{_address(server, root / 'lab.log')}/lab/tree/{{}}?token={token}&reset"
+        yield f"{_address(server, root / f'{app}.log')}/{PAGES[app]}/{{}}?token={token}&reset"
     finally:
         server.terminate()
         server.wait(20)
@@ -56,4 +59,4 @@ def _address(server: subprocess.Popen, log: Path) -> str:
         except subprocess.TimeoutExpired:
             continue
         break
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
+    raise RuntimeError(f"the server did not start:\n{log.read_text()}")

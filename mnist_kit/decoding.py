@@ -1,0 +1,123 @@
+"""Decoding: the pixels of a picture that comes as a file, a PIL image, an array or a tensor."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from mnist_kit.errors import ImageError
+
+MIN_SIDE, MAX_PIXELS = 3, 64_000_000  # smaller has no border around its ink; larger is refused before it is decoded
+WORK_SIDE = 1024  # px; larger pictures are reduced to about this, by a whole factor
+
+
+def decode(picture) -> np.ndarray:
+    """The pixels of a picture, uint8 (H, W) or (H, W, 3), see-through parts as paper, its longer side about 1,024 px.
+
+    picture: a PIL image of any mode, an array or tensor, or a path, as `photos.as_raster` takes them, and raises.
+    """
+    if isinstance(picture, str | os.PathLike):
+        image = _open(Path(picture))
+    elif isinstance(picture, Image.Image):
+        image = picture
+    else:
+        image = _from_array(picture)
+    _check_size(*image.size)
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            image = _on_paper(image.convert("RGBA"))
+        elif image.mode[0] in "IF":  # 16 or 32 bits a pixel
+            image = _from_array(np.asarray(image))
+        image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise whatever they stumble on
+        raise ImageError(f"the picture cannot be decoded: {error}. Save it again, as PNG for instance.") from error
+    factor = math.ceil(max(image.size) / WORK_SIDE)
+    return np.asarray(image.reduce(factor) if factor > 1 else image)
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.exists():
+        raise ImageError(f"there is no file {path}")
+    if not path.is_file():  # a named pipe would be waited for
+        raise ImageError(f"{path} cannot be read as a picture: it is no file")
+    try:
+        if path.suffix.lower() in (".heic", ".heif"):
+            _register_heif(path)
+        image = Image.open(path)
+        _check_size(*image.size)
+        image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # lets a JPEG be decoded at a fraction of its size
+        image.load()
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise whatever they stumble on
+        raise ImageError(f"{path} cannot be read as a picture: {error}. Is it PNG, JPEG or the like?") from error
+    return image
+
+
+def _register_heif(path: Path) -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            f"{path} is a HEIC picture; `pip install pillow-heif` to read it, or save it as JPEG"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+def _from_array(picture) -> Image.Image:
+    try:
+        if isinstance(picture, torch.Tensor):
+            dense = picture.detach().to_dense() if picture.layout != torch.strided else picture.detach()
+            dense = dense.dequantize() if dense.is_quantized else dense
+            picture = (dense.float() if dense.dtype == torch.bfloat16 else dense).cpu().numpy()
+        array = np.asarray(picture)
+    except Exception as error:
+        raise ImageError(f"a {type(picture).__name__} is no picture: {error}") from error
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (3, 4):
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise ImageError(
+            "a picture is an array of shape (H, W), (1, H, W), (1, 1, H, W), (H, W, 1), (H, W, 3), (H, W, 4) or "
+            f"(3, H, W), not {array.shape} of {array.dtype}"
+        )
+    height, width = array.shape[:2]
+    _check_size(width, height)
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"the pixels of a picture are numbers, not {array.dtype}")
+    low, high = array.min(), array.max()  # NaN goes through both
+    if not (low >= 0 and high <= (255 if array.dtype.kind == "f" else 65535)):
+        raise ImageError(
+            f"pixels go from 0 to 1, 0 to 255, or (whole numbers) 0 to 65,535; these of {array.dtype} go from {low} "
+            f"to {high}"
+        )
+    if array.dtype == np.uint8 and high > 1:
+        return Image.fromarray(np.ascontiguousarray(array))
+    scale = 255 if high <= 1 else 1 if high <= 255 else 255 / 65535
+    return Image.fromarray(np.rint(array * np.float32(scale)).astype(np.uint8))
+
+
+def _check_size(width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(f"a picture of {width} × {height} pixels is too small; {MIN_SIDE} × {MIN_SIDE} is the least")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"a picture of {width} × {height} pixels is too large; reduce it to below {MAX_PIXELS:,} pixels"
+        )
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """Lay an RGBA picture on white paper, or on black where its ink is light."""
+    colour, alpha = np.asarray(image.convert("L")), np.asarray(image.getchannel("A"))
+    light = np.average(colour, weights=alpha) > 127 if alpha.any() else False
+    paper = Image.new("RGBA", image.size, "black" if light else "white")
+    return Image.alpha_composite(paper, image)

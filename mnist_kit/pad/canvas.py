@@ -1,0 +1,292 @@
+"""What the pad draws on: an ipycanvas `Canvas` that shows the ink, and the pen layer (pad.js) over it.
+
+The strokes live here, in the kernel, and are the one truth. A browser draws under its pen at once, on the pixels of
+the canvas, and tells the strokes as they grow. Each batch of drawing commands is preceded by the word which strokes of
+each browser are in it (`known`); a browser draws its others over it again, so that nothing flickers.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import wraps
+from itertools import count, groupby, pairwise
+from pathlib import Path
+
+import anywidget
+import ipywidgets as widgets
+import numpy as np
+import traitlets
+from ipycanvas import Canvas
+from ipycanvas.canvas import _CanvasManager
+
+from mnist_kit.errors import DrawingError
+from mnist_kit.ink import MAX_SIDE, Drawing, Stroke
+from mnist_kit.pad.ink import Ink, part
+
+INK = "#0099ff"  # as in pad.js
+LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
+MOST_POINTS = 10_000  # in one message; a pen makes some ten in the 40 ms between two
+MOST_BROWSERS = 32  # remembered, each with its last stroke
+MOST_RATIO = 3  # pixels of the canvas per pixel of the page, as finely as a screen shows them
+DOT = np.float32([0.01, 0])  # px; a line of no length at all would leave no dot
+REPLAY_STEP = 0.016  # s; in it a replayed pen passes REPLAY_POINTS points, about as fast as a hand
+REPLAY_POINTS = 2
+REPLAYED = count(1)  # strokes, so that each is told from all others
+Pen = tuple[str | None, int]  # who draws, a browser or (None) Python, and the number they gave the stroke
+
+
+def one_at_a_time(method: Callable) -> Callable:
+    """`method` of an object with a `lock`, under it: JupyterLab hears browsers in a thread of its own, and a cell may
+    draw in the main one meanwhile.
+    """
+
+    @wraps(method)
+    def locked(self, *arguments, **options):
+        with self.lock:
+            return method(self, *arguments, **options)
+
+    return locked
+
+
+def hear_at_once(widget: widgets.Widget) -> None:
+    """Let `widget` be heard in the thread that its browser asks for, in the order of the events, while a cell runs.
+
+    Otherwise ipykernel ≥ 7 hears a widget in the thread that spoke through it last: that of the cell, at first.
+    """
+    with suppress(AttributeError):  # no kernel, or one that does not choose
+        widget.comm._reply_subshell_for = None
+
+
+class PenLayer(anywidget.AnyWidget):
+    """The transparent layer that knows the pointer, the wheel and the keys, and shows rectangles and the answer."""
+
+    _esm = Path(__file__).with_name("pad.js")
+    _css = Path(__file__).with_name("pad.css")
+    width = traitlets.Int().tag(sync=True)
+    height = traitlets.Int().tag(sync=True)
+    paper = traitlets.Instance(Canvas).tag(sync=True, **widgets.widget_serialization)
+    radius = traitlets.Int(RADIUS, min=LEAST_RADIUS, max=MOST_RADIUS).tag(sync=True)
+    tool = traitlets.Int(0).tag(sync=True)  # 0 draws, 1 erases
+    pressure = traitlets.Bool(True).tag(sync=True)  # whether a pen that is pressed lightly draws a thinner line
+    answer = traitlets.Unicode().tag(sync=True)
+    boxes = traitlets.List().tag(sync=True)  # red rectangles: (left, top, right, bottom) in px
+    empty = traitlets.Bool(True).tag(sync=True)
+
+
+class Page(widgets.VBox):
+    """A page of width × height pixels to draw on. All of it works without a browser.
+
+    `DigitPad` adds what happens then: `_changed(finished)` is called after each change of the ink, with False while a
+    stroke is being drawn, and `_fail(error)` for a browser's message that makes no sense.
+    """
+
+    def __init__(self, width: int, height: int, pressure: bool):
+        self.lock = threading.RLock()
+        self._ink = Ink(width, height)
+        self._pen: Pen | None = None  # whose stroke grows
+        self._heard: dict[str, int] = {}  # the last stroke or command that came from each browser
+        # A manager of its own: one canvas of the reader's that fails must not take the pad with it.
+        self._paper = Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True))
+        self._paper.on_client_ready(self._redraw)
+        self._layer = PenLayer(width=width, height=height, paper=self._paper, pressure=pressure)
+        self._layer.on_msg(lambda _layer, message, _buffers: self.shown(self._obey)(message))
+        self._layers = widgets.Box([self._paper]).add_class("mnist-layers")
+        fits = f"min({width}px, max(240px, 100vh - 290px) * {width / height:.4f})"  # never taller than the window
+        self._page = widgets.Box([self._layers, self._layer], layout={"width": fits, "max_width": "100%"})
+        super().__init__([self._page.add_class("mnist-page")])
+        for widget in (self._layer, self._paper):
+            hear_at_once(widget)
+
+    @property
+    def canvas(self) -> Canvas:
+        """An ipycanvas `Canvas` over the ink, of the page's size, to draw on as you like; recognition ignores it."""
+        with self.lock:
+            if len(self._layers.children) == 1:  # it is made when it is first asked for
+                own = Canvas(width=self._layer.width, height=self._layer.height)
+                # A browser that was reloaded has to be told again which canvas the commands are for.
+                own.on_client_ready(lambda: setattr(own._canvas_manager, "_current_canvas", None))
+                self._layers.children += (own,)
+            return self._layers.children[1]
+
+    @property
+    def drawing(self) -> Drawing:
+        """The strokes so far."""
+        return self._ink.drawing
+
+    @property
+    def radius(self) -> int:
+        """The radius of the brush, 1–50 px."""
+        return self._layer.radius
+
+    def pen_down(self, x: float, y: float, erase: bool = False) -> None:
+        """Begin a stroke with a dot. x, y: pixels of the page. Raises DrawingError for NaN or infinity."""
+        self._begin(Stroke([[x, y]], self.radius, erase), (None, 0))
+
+    @one_at_a_time
+    def pen_move(self, points, pressure=None) -> None:
+        """Continue the stroke through `points`, (n, 2) in pixels. Raises DrawingError for NaN, or without a stroke.
+
+        pressure: (n,) for a stroke that began with one, None for as much as before.
+        """
+        if self._pen is None:
+            raise DrawingError("there is no stroke to continue; call pen_down first")
+        part = self._ink.extend(points, pressure)
+        if self._pen[0] is None:
+            self._show_strokes([part])
+        self._changed(False)
+
+    @one_at_a_time
+    def pen_up(self) -> None:
+        """End the stroke."""
+        if self._pen is None:
+            return
+        (client, _), self._pen = self._pen, None
+        if client is not None:  # its own browser has the stroke; the others get it now
+            self._tell_known()
+            self._show_strokes(self._ink.strokes[-1:])
+        self._changed(True)
+
+    def undo(self) -> None:
+        """Take the last stroke, or the last clearing, back."""
+        self._replace(self._ink.undo)
+
+    def redo(self) -> None:
+        """Do again what was taken back last."""
+        self._replace(self._ink.redo)
+
+    def clear(self) -> None:
+        """Take all ink away. An answer that stood there goes into the history."""
+        self.draw(Drawing())
+
+    def draw(self, drawing: Drawing) -> None:
+        """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
+        self._replace(lambda: self._ink.replace(drawing.strokes))
+
+    async def replay(self, drawing: Drawing) -> None:
+        """Draw `drawing` in place of what is there, as if by hand, until somebody else draws or undoes something."""
+        self.clear()
+        for stroke in drawing.strokes:
+            pen = None, next(REPLAYED)
+            self._begin(part(stroke, slice(1)), pen)
+            for first in range(1, len(stroke.points), REPLAY_POINTS):
+                await asyncio.sleep(REPLAY_STEP)
+                if self._pen != pen:
+                    return
+                passed = part(stroke, slice(first, first + REPLAY_POINTS))
+                self.pen_move(passed.points, passed.pressure)
+            self.pen_up()
+
+    @one_at_a_time
+    def _begin(self, stroke: Stroke, pen: Pen) -> None:
+        """Begin `stroke`, which ends that of another pen."""
+        ends_another = self._pen is not None and self._pen[0] is not None
+        self.pen_up()
+        self._ink.replace((*self._ink.strokes, stroke))
+        self._pen = pen
+        if ends_another:  # its browser may have drawn more of it than was heard
+            self._redraw()
+        elif pen[0] is None:
+            self._show_strokes([stroke])
+        self._changed(False)
+
+    @one_at_a_time
+    def _replace(self, change: Callable) -> None:
+        before = self._ink.strokes
+        change()
+        if self._ink.strokes is not before:
+            self._pen = None
+        self._redraw()  # where nothing changed too: a browser that asked for it waits
+        if self._ink.strokes is not before:
+            self._changed(True)
+
+    # To the browsers
+
+    @one_at_a_time
+    def _redraw(self) -> None:
+        self._tell_known()
+        self._show_strokes(self._ink.strokes, clear=True)
+
+    def _tell_known(self) -> None:
+        self._layer.send({"kind": "known", "heard": self._heard, "live": self._pen})
+
+    def _show_strokes(self, strokes: Iterable[Stroke], clear: bool = False) -> None:
+        """Draw `strokes` over what the canvas shows, opaque; its style makes the ink translucent as a whole."""
+        canvas, manager = self._paper, self._paper._canvas_manager
+        manager._current_canvas = None  # a browser that was reloaded has to be told, and nothing tells of a reload
+        canvas.set_transform(canvas.width / self._layer.width, 0, 0, canvas.height / self._layer.height, 0, 0)
+        if clear:
+            canvas.clear()
+        canvas.stroke_style = INK
+        canvas.line_cap = canvas.line_join = "round"
+        for (radius, erase, even), run in groupby(strokes, lambda s: (s.radius, s.erase, s.pressure is None)):
+            canvas.global_composite_operation = "destination-out" if erase else "source-over"
+            canvas.line_width = 2 * radius
+            if even:
+                canvas.stroke_line_segments([np.concatenate([s.points[:1] + DOT, s.points]) for s in run])
+                continue
+            for stroke in run:  # each segment as wide as its two ends on average
+                corners = [(*(stroke.points[0] + DOT), stroke.pressure[0]), *np.c_[stroke.points, stroke.pressure]]
+                for (x0, y0, share), (x, y, other) in pairwise(corners):
+                    canvas.line_width = radius * float(share + other)
+                    canvas.stroke_line(float(x0), float(y0), float(x), float(y))
+        manager.flush()
+
+    # From the browsers
+
+    @one_at_a_time
+    def _obey(self, message) -> None:
+        match message:
+            case {"kind": "ready", "ratio": int() | float() as ratio}:
+                ratio = min(ratio, MOST_RATIO) if ratio > 1 else 1
+                sides = round(self._layer.width * ratio), round(self._layer.height * ratio)
+                if sides[0] > self._paper.width:  # the finest screen decides
+                    self._paper.width, self._paper.height = sides
+                self._redraw()
+            case {"kind": "down", "client": str(client), "stroke": int(number), "point": point, "radius": radius}:
+                pressure = message.get("pressure")
+                stroke = Stroke([point], radius, message.get("erase") is True, None if pressure is None else [pressure])
+                radius = min(max(stroke.radius, LEAST_RADIUS), MOST_RADIUS)
+                self._hear(client, number)
+                self._begin(Stroke(_nearer(stroke), radius, stroke.erase, stroke.pressure), (client, number))
+            case {"kind": "move", "client": client, "stroke": number, "points": [_, *_] as points}:
+                if len(points) > MOST_POINTS:
+                    raise DrawingError(f"a message of the pad's brings at most {MOST_POINTS:,} points")
+                points = _nearer(Stroke(points))
+                if self._pen == (client, number):  # else it was undone while it was being drawn
+                    self.pen_move(points, message.get("pressure"))
+            case {"kind": "up", "client": client, "stroke": number}:
+                if self._pen == (client, number):
+                    self.pen_up()
+            case {"kind": "do", "command": "recognise"}:
+                self.recognise()
+            case {"kind": "do", "command": "undo" | "redo" | "clear" as name, "client": str(by), "stroke": int(number)}:
+                self._hear(by, number)
+                getattr(self, name)()
+            case _:
+                raise DrawingError(f"the pad was sent what it does not understand: {str(message)[:80]}")
+
+    def _hear(self, client: str, number: int) -> None:
+        if len(client) > 32 or not 0 <= number < 2**53:
+            raise DrawingError(f"the pad was sent a stroke without a proper name or number, by {client[:32]!r}")
+        self._heard.pop(client, None)
+        self._heard[client] = number
+        if len(self._heard) > MOST_BROWSERS:
+            self._heard.pop(next(iter(self._heard)))
+
+    def shown(self, callback: Callable) -> Callable:
+        """`callback`, with its exceptions in the pad's message line: from a widget's event they would go nowhere."""
+
+        @wraps(callback)
+        def guarded(*arguments):
+            try:
+                return callback(*arguments)
+            except (Exception, SystemExit) as error:
+                self._fail(error)
+
+        return guarded
+
+
+def _nearer(stroke: Stroke) -> np.ndarray:
+    """Its points, those far outside the page brought closer."""
+    return stroke.points.clip(-MAX_SIDE, MAX_SIDE)

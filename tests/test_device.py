@@ -1,0 +1,11 @@
+import torch
+from torchvision.transforms.functional import to_tensor
+
+from mnist_kit.device import as_input
+
+
+def test_images_go_in_as_totensor_makes_them(tiny):
+    images = torch.arange(784, dtype=torch.int32).remainder(256).to(torch.uint8).reshape(1, 1, 28, 28)
+    before = images.clone()
+    assert torch.equal(as_input(images)[0], to_tensor(images[0, 0].numpy()))
+    assert torch.equal(images, before)

@@ -1,0 +1,324 @@
+import json
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ipycanvas.canvas import _CMD_LIST
+
+from mnist_kit.errors import DrawingError
+from mnist_kit.framing import red_rectangle
+from mnist_kit.ink import MAX_SIDE, Drawing, Stroke
+from mnist_kit.pad.canvas import MOST_BROWSERS, MOST_POINTS, Page
+from mnist_kit.pad.ink import Ink
+
+SEVEN = [[60, 40], [140, 45], [90, 160]]
+
+
+class Heard(Page):
+    """A page that is listened to: what it told browsers, drew on the canvas, and reported."""
+
+    def __init__(self, width=300, height=200):
+        self.sent, self.changes, self.failures = [], [], []
+        super().__init__(width, height, pressure=True)
+        self._layer.send = self.sent.append
+        self._paper._canvas_manager.send = self._hear_batch
+
+    def _changed(self, finished):
+        self.changes.append(finished)
+
+    def _fail(self, error):
+        self.failures.append(error)
+
+    def _hear_batch(self, _metadata, buffers):
+        """Each batch as a list of the commands' names, and how many lines it strokes."""
+        commands = json.loads(bytes(buffers[0]))
+        lines = sum(command[1][0] for command in commands if _CMD_LIST[command[0]] == "strokeLineSegments")
+        self.sent.append(([_CMD_LIST[command[0]] for command in commands], lines))
+
+    def get(self, kind, client="a", **content):
+        """A message as a browser sends it."""
+        self._layer._handle_custom_msg({"kind": kind, "client": client, **content}, [])
+
+    def scribble(self, points, stroke=1, client="a", radius=10, erase=False):
+        self.get("down", client, stroke=stroke, point=points[0], radius=radius, erase=erase)
+        if points[1:]:
+            self.get("move", client, stroke=stroke, points=points[1:])
+        self.get("up", client, stroke=stroke)
+
+    @property
+    def strokes(self):
+        return self.drawing.strokes
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+def test_a_browser_draws(heard):
+    heard.scribble(SEVEN, radius=7)
+    heard.scribble([[60, 40]], stroke=2, erase=True)
+    assert heard.strokes == (Stroke(SEVEN, 7), Stroke([[60, 40]], 10, erase=True))
+    assert heard.changes == [False, False, True, False, True]
+    assert not heard.failures
+
+
+def test_a_pen_that_feels_pressure(heard):
+    heard.get("down", stroke=1, point=SEVEN[0], radius=10, pressure=0.5)
+    heard.get("move", stroke=1, points=SEVEN[1:], pressure=[0.75, 90])
+    heard.get("up", stroke=1)
+    assert heard.strokes == (Stroke(SEVEN, 10, pressure=[0.5, 0.75, 1]),)
+    assert heard.sent[-1][0].count("strokeLine") == 3  # the dot and two segments, each with its width
+    for pressure in ([0.5], [0.5, None], "hard", {"0": 1}):
+        heard.get("down", stroke=2, point=SEVEN[0], radius=10, pressure=0.5)
+        heard.get("move", stroke=2, points=SEVEN[1:], pressure=pressure)
+        assert isinstance(heard.failures.pop(), DrawingError) and len(heard.strokes[-1].points) == 1
+
+
+def test_a_stroke_is_drawn_on_the_canvas_when_it_is_finished(heard):
+    heard.get("down", stroke=1, point=SEVEN[0], radius=10)
+    heard.get("move", stroke=1, points=SEVEN[1:])
+    assert not heard.sent  # its own browser has the ink on the screen already
+    heard.get("up", stroke=1)
+    known, (commands, lines) = heard.sent
+    assert known == {"kind": "known", "heard": {"a": 1}, "live": None} and lines == 1
+    assert "clear" not in commands  # the strokes before it stay
+    assert commands[0] == "switchCanvas"  # said each time: a browser may have been reloaded
+
+
+def test_browsers_see_at_once_what_python_draws(heard):
+    heard.pen_down(*SEVEN[0])
+    heard.pen_move(SEVEN[1:])
+    heard.pen_up()
+    assert [lines for _, lines in heard.sent] == [1, 1]
+
+
+def test_a_browser_that_comes_gets_everything(heard):
+    heard.scribble(SEVEN)
+    heard.get("down", "b", stroke=5, point=[1, 1], radius=3)
+    heard.sent.clear()
+    heard.get("ready", "c", ratio=1)
+    known, (commands, lines) = heard.sent
+    assert known == {"kind": "known", "heard": {"a": 1, "b": 5}, "live": ("b", 5)}  # b keeps what is not here yet
+    assert "clear" in commands and lines == 2
+    heard.sent.clear()
+    heard._paper._client_ready_callbacks()
+    assert heard.sent[-1] == (commands, lines)
+
+
+def test_the_canvas_is_as_fine_as_the_finest_screen(heard):
+    sides = []
+    for ratio in (1, 2, 1.5, 0.5, 90, float("nan")):
+        heard.get("ready", ratio=ratio)
+        sides.append((heard._paper.width, heard._paper.height))
+    assert sides == [(300, 200), *[(600, 400)] * 3, *[(900, 600)] * 2]
+
+
+def test_a_stroke_that_was_undone_while_it_was_drawn_stays_undone(heard):
+    heard.get("down", stroke=1, point=[5, 5], radius=10)
+    heard.undo()
+    heard.get("move", stroke=1, points=SEVEN)
+    heard.get("up", stroke=1)
+    assert heard.strokes == () and not heard.failures
+    assert heard.sent[-2]["live"] is None and heard.sent[-1][1] == 0
+
+
+def test_with_nothing_to_redo_a_stroke_goes_on(heard):
+    heard.get("down", stroke=1, point=[5, 5], radius=10)
+    heard.get("do", command="redo", stroke=2)
+    assert heard.sent[0] == {"kind": "known", "heard": {"a": 2}, "live": ("a", 1)}
+    heard.get("move", stroke=1, points=SEVEN)
+    assert len(heard.strokes[0].points) == 4
+
+
+@pytest.mark.parametrize("by", ["Python", "another browser"])
+def test_a_stroke_that_another_pen_ends_is_told_to_its_browser(heard, by):
+    heard.get("down", stroke=1, point=[5, 5], radius=10)
+    heard.get("move", stroke=1, points=[[6, 6]])
+    if by == "Python":
+        heard.pen_down(50, 50)
+    else:
+        heard.get("down", "b", stroke=1, point=[50, 50], radius=10)
+    heard.get("move", stroke=1, points=SEVEN)  # too late
+    assert [len(stroke.points) for stroke in heard.strokes] == [2, 1]
+    known, (commands, lines) = heard.sent[-2:]
+    assert known["live"][0] != "a" and known["heard"]["a"] == 1 and "clear" in commands and lines == 2
+
+
+def test_undo_redo_clear_and_draw_show_everything_again(heard):
+    heard.scribble(SEVEN)
+    heard.scribble([[9, 9]], stroke=2)
+    counts = []
+    for change in (heard.undo, heard.redo, heard.clear, heard.undo, heard.redo, heard.redo):
+        change()
+        assert "clear" in heard.sent[-1][0]
+        counts.append(heard.sent[-1][1])
+    assert counts == [1, 2, 0, 2, 0, 0]
+    heard.draw(Drawing(500, 500, [Stroke(SEVEN, 3)]))
+    assert heard.strokes[0].radius == 3 and heard.sent[-1][1] == 1
+
+
+def test_commands_of_a_browser_come_in_line_with_its_strokes(heard):
+    heard.scribble(SEVEN)
+    heard.get("do", command="clear", stroke=2)
+    heard.scribble([[9, 9]], stroke=3)  # drawn after the clearing, and kept
+    assert heard.strokes == (Stroke([[9, 9]]),)
+    heard.get("do", command="undo", stroke=4)
+    heard.get("do", command="undo", stroke=5)
+    assert heard.strokes == (Stroke(SEVEN),) and heard.sent[-2]["heard"] == {"a": 5}
+
+
+BAD = {
+    "nothing": {},
+    "unknown kind": {"kind": "format the disk"},
+    "no point": {"kind": "down", "client": "a", "stroke": 2, "radius": 10},
+    "no client": {"kind": "down", "stroke": 2, "point": [1, 1], "radius": 10},
+    "point of three": {"kind": "down", "client": "a", "stroke": 2, "point": [1, 1, 1], "radius": 10},
+    "NaN": {"kind": "down", "client": "a", "stroke": 2, "point": [float("nan"), 1], "radius": 10},
+    "null": {"kind": "down", "client": "a", "stroke": 2, "point": [None, 1], "radius": 10},
+    "NaN radius": {"kind": "down", "client": "a", "stroke": 2, "point": [1, 1], "radius": float("nan")},
+    "negative radius": {"kind": "down", "client": "a", "stroke": 2, "point": [1, 1], "radius": -3},
+    "stroke is text": {"kind": "down", "client": "a", "stroke": "2", "point": [1, 1], "radius": 10},
+    "infinite points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1], [1e300, 1]]},
+    "points are no list": {"kind": "move", "client": "a", "stroke": 1, "points": {"0": 1}},
+    "a number of 400 digits": {"kind": "move", "client": "a", "stroke": 1, "points": [[10**400, 1]]},
+    "a radius of 400 digits": {"kind": "down", "client": "a", "stroke": 2, "point": [1, 1], "radius": 10**400},
+    "ragged points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1], [1]]},
+    "too many points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1]] * 10 * MOST_POINTS},
+    "pressure is NaN": {
+        "kind": "down",
+        "client": "b",
+        "stroke": 2,
+        "point": [1, 1],
+        "radius": 10,
+        "pressure": float("nan"),
+    },
+    "pressure is a list": {"kind": "down", "client": "b", "stroke": 2, "point": [1, 1], "radius": 10, "pressure": [1]},
+    "a client of 10 MB": {"kind": "down", "client": "a" * 10**7, "stroke": 2, "point": [1, 1], "radius": 10},
+    "a stroke of 400 digits": {"kind": "down", "client": "a", "stroke": 10**400, "point": [1, 1], "radius": 10},
+    "unknown command": {"kind": "do", "command": "shown"},
+    "a command of nobody": {"kind": "do", "command": "clear"},
+    "no ratio": {"kind": "ready"},
+    "command is no text": {"kind": "do", "command": ["clear"]},
+    "no dictionary": ["down"],
+}
+
+
+@pytest.mark.parametrize("message", BAD.values(), ids=BAD)
+def test_a_message_that_makes_no_sense_is_refused_and_changes_nothing(heard, message):
+    heard.get("down", stroke=1, point=SEVEN[0], radius=10)
+    before, changes = heard.drawing, len(heard.changes)
+    heard._layer._handle_custom_msg(message, [])
+    assert isinstance(heard.failures[-1], DrawingError) and len(str(heard.failures[-1])) < 300
+    assert heard.drawing == before and len(heard.changes) == changes and len(heard._heard) == 1
+    heard.get("move", stroke=1, points=SEVEN[1:])  # the pen draws on
+    assert heard.strokes == (Stroke(SEVEN),)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+messages = st.fixed_dictionaries(
+    {"kind": st.sampled_from(["ready", "down", "move", "up", "do"])},
+    optional={
+        "client": st.just("a") | anything,
+        "stroke": st.just(1) | anything,
+        "command": st.sampled_from(["undo", "redo", "clear", "recognise"]) | anything,
+        **dict.fromkeys(["point", "points", "radius", "pressure", "erase", "ratio"], anything),
+    },
+)
+
+
+@given(st.lists(messages | anything, max_size=20))
+@settings(max_examples=200)
+def test_no_message_does_harm(messages):
+    heard = Heard(60, 40)
+    for message in messages:
+        heard._layer._handle_custom_msg(message, [])
+    heard.clear()
+    heard.scribble([[5, 5], [6, 6]], 2**50, "z")
+    assert heard.strokes == (Stroke([[5, 5], [6, 6]]),)
+
+
+def test_what_is_far_outside_is_brought_closer(heard):
+    heard.scribble([[-1e30, 50], [1e30, 60]], radius=900)
+    (stroke,) = heard.strokes
+    assert np.abs(stroke.points).max() == MAX_SIDE and stroke.radius == 50
+    assert heard.drawing.raster().any()
+
+
+def test_browsers_that_come_and_go_are_forgotten(heard):
+    for client in range(3 * MOST_BROWSERS):
+        heard.scribble([[1, 1]], client=str(client))
+    assert len(heard._heard) == MOST_BROWSERS
+
+
+def test_python_cannot_continue_a_finished_stroke(heard):
+    heard.scribble(SEVEN)
+    with pytest.raises(DrawingError, match="pen_down"):
+        heard.pen_move([[1, 1]])
+
+
+line = st.lists(st.lists(st.integers(-20, 80), min_size=2, max_size=2), min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(line, st.integers(1, 9)), min_size=1, max_size=4))
+def test_the_rectangle_that_grows_is_that_of_the_ink(lines):
+    strokes = [Stroke(points, radius) for points, radius in lines]
+    drawing = Drawing(60, 40, strokes)
+    inside = all((stroke.points >= 0).all() and (stroke.points <= (60, 40)).all() for stroke in strokes)
+    box = Ink(60, 40).box(strokes)
+    if inside:
+        np.testing.assert_allclose(box, red_rectangle(drawing), atol=1)
+    assert box is None or (0 <= box[0] < box[2] <= 60 and 0 <= box[1] < box[3] <= 40)
+    assert Ink(60, 40).box([Stroke([[5, 5]], 3, erase=True)]) is None
+
+
+actions = st.one_of(
+    st.tuples(st.just("scribble"), line, st.booleans(), st.sampled_from("ab")),
+    st.sampled_from([("undo",), ("redo",), ("clear",)]),
+)
+
+
+@given(st.lists(actions, max_size=10))
+@settings(max_examples=50)
+def test_undo_and_redo_give_back_each_state(actions):
+    page, states, now = Heard(60, 40), [()], 0
+    for number, (name, *arguments) in enumerate(actions):
+        before = page.strokes
+        if name == "scribble":
+            points, erase, client = arguments
+            page.scribble(points, number, client, erase=erase)
+        else:
+            getattr(page, name)()
+        if name == "scribble" or (name == "clear" and before):
+            states = [*states[: now + 1], page.strokes]
+        now = {"undo": max(now - 1, 0), "redo": min(now + 1, len(states) - 1)}.get(
+            name, len(states) - 1 if page.strokes != before else now
+        )
+        assert page.strokes == states[now]
+    assert not page.failures
+
+
+def test_a_browser_and_a_cell_may_draw_at_once():
+    """JupyterLab hears browsers in a thread of its own."""
+    heard = Heard()
+
+    def browser():
+        for stroke in range(40):
+            heard.scribble(np.random.default_rng(stroke).uniform(0, 200, (20, 2)).tolist(), stroke)
+
+    thread = threading.Thread(target=browser)
+    thread.start()
+    for _ in range(40):
+        heard.pen_down(100, 100)
+        heard.undo()
+        heard.redo()
+    thread.join()
+    assert not heard.failures
+    for known, batch in zip(heard.sent, heard.sent[1:], strict=False):
+        assert isinstance(known, tuple) or isinstance(batch, tuple)  # nothing comes between the word and its batch
