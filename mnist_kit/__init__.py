@@ -1,46 +1,64 @@
 """The helpers behind the notebooks: from raw MNIST to a network that recognises what you draw.
 
-Every name below can be imported from here. Each is loaded on first use, so that `import mnist_kit` costs nothing and
-training on a server never imports a widget.
+Every name in `__all__` can be imported from here; figures are in `mnist_kit.plots`, the paper's numbers in
+`mnist_kit.paper`. What needs a notebook is loaded on first use, so that training on a server imports no widget.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-_NAMES = {
-    "errors": (
-        "DataError DataNotFound DrawingError EmptyDrawing HistoryError HistoryNotFound ImageError MnistKitError "
-        "RecipeError RecognizerError StorageError TrainingError WeightsError"
-    ),
-    "files": "data_folder figures_folder home_folder",
-    "data": "Digits Split class_table export_images load_mnist",
-    "models": "MODELS Net make_model summary",
-    "recipes": "PAPER QUICK RECIPES SMALL Recipe get_recipe recipe_for",
-    "training": "Callback Evaluation Run as_input best_device evaluate fit",
-    "checkpoints": "load_weights save_weights weights_about",
-    "history": "History load_history save_history",
-    "live": "LiveCurves ProgressLine",
-    "ink": "Drawing Stroke append_drawing read_drawings",
-    "framing": "as_ink frame_as_mnist frame_as_paper",
-    "recognizer": "Prediction Recognizer",
-    "splitting": "ReadDigit as_text split",
-    "pad": "DigitPad",
-    "synthetic": "load_digits make_digits sample_drawing",
-}
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-_MODULES = {*_NAMES, "paper", "plots"}
+from mnist_kit.checkpoints import load_weights, save_weights, weights_about
+from mnist_kit.data import Digits, Split, class_table, export_images, load_mnist
+from mnist_kit.errors import (
+    CheckpointError,
+    ContactLost,
+    DataError,
+    DataNotFound,
+    DrawingError,
+    EmptyDrawing,
+    HistoryError,
+    HistoryNotFound,
+    ImageError,
+    LossNotFinite,
+    MnistKitError,
+    ModelError,
+    RecipeError,
+    RecognizerError,
+    StorageError,
+    TrainingError,
+    WeightsError,
+)
+from mnist_kit.files import home_folder
+from mnist_kit.history import History, load_history, save_history
+from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
+from mnist_kit.models import Net, make_model, summary
+from mnist_kit.recipes import PAPER, QUICK, SMALL, Recipe, recipe_for
+from mnist_kit.recognizer import Prediction, Recognizer
+from mnist_kit.synthetic import load_digits, make_digits, sample_drawing
+from mnist_kit.training import Callback, Evaluation, Run, as_input, best_device, evaluate, fit
 
-__all__ = sorted(_MODULE_OF)
+if TYPE_CHECKING:
+    from mnist_kit.live import LiveCurves, ProgressLine
+    from mnist_kit.pad import DigitPad
+
+_LAZY = {"LiveCurves": "live", "ProgressLine": "live", "DigitPad": "pad"}
 
 
-def __getattr__(name: str):
-    if name in _MODULE_OF:
-        value = getattr(import_module(f"mnist_kit.{_MODULE_OF[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _MODULES:
-        return import_module(f"mnist_kit.{name}")
-    raise AttributeError(f"module 'mnist_kit' has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"mnist_kit.{_LAZY[name]}"), name)
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+# fmt: off
+__all__ = [
+    "PAPER", "QUICK", "SMALL", "Callback", "CheckpointError", "ContactLost", "DataError", "DataNotFound",
+    "DigitPad", "Digits", "Drawing", "DrawingError", "EmptyDrawing", "Evaluation", "History", "HistoryError",
+    "HistoryNotFound", "ImageError", "LiveCurves", "LossNotFinite", "MnistKitError", "ModelError", "Net",
+    "Prediction", "ProgressLine", "Recipe", "RecipeError", "Recognizer", "RecognizerError", "Run", "Split",
+    "StorageError", "Stroke", "TrainingError", "WeightsError", "append_drawing", "as_input", "best_device",
+    "class_table", "evaluate", "export_images", "fit", "home_folder", "load_digits", "load_history",
+    "load_mnist", "load_weights", "make_digits", "make_model", "read_drawings", "recipe_for", "sample_drawing",
+    "save_history", "save_weights", "summary", "weights_about",
+]
+# fmt: on

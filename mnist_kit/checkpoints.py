@@ -1,29 +1,37 @@
-"""Weights and checkpoints by name, as safetensors: plain numbers with a description, nothing that runs when loaded.
+"""Weights and checkpoints by name: plain numbers with a description, nothing that runs when loaded.
 
-Weights are what a finished network is; a checkpoint is all that a run needs to go on as if it had not been stopped.
+Weights are what a finished network is, a safetensors file; a checkpoint is all that a run needs to resume as if it had
+not been stopped: the `state_dict`s of its parts, as `torch.save` writes them, behind a line with a checksum.
 """
 
+import io
 import json
+import os
+import pickle
 import shutil
+import time
 import warnings
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from mnist_kit.device import computing
 from mnist_kit.errors import CheckpointError, StorageError, WeightsError
 from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, write_atomically
-from mnist_kit.models import make_model
+from mnist_kit.models import describe, make_model, unwrapped
 from mnist_kit.recipes import Recipe
 
-FORMAT = 1  # of checkpoints
-KEPT = 2  # checkpoints of a run
-
-DESCRIPTION = ("model", "recipe", "accuracy", "data")  # of the metadata; other tools may have put more there
+DESCRIPTION = ("model", "settings", "recipe", "accuracy", "data")  # of the metadata; other tools may put more there
+FORMAT = b"mnist_kit checkpoint 2 "  # the first line of a checkpoint, before its checksum
+KEPT = 2  # checkpoints per run
+SHARE = 0.01  # of the time of a run, that writing its checkpoints may take
 
 
 def save_weights(
@@ -35,13 +43,18 @@ def save_weights(
 ) -> Path:
     """Write the model's weights to `weights/<name>.safetensors` in `$MNIST_KIT_HOME`, atomically, and return the path.
 
-    The metadata holds the class of the model, the recipe, the test accuracy (a fraction) and the data set's name.
-    Raises WeightsError for a name that is no plain file name, StorageError when it cannot be written.
+    The metadata holds the name of the model in `MODELS` and its settings, the recipe, the test accuracy (a fraction)
+    and the data set's name. Raises WeightsError for a name that is no plain file name, StorageError when it cannot be
+    written.
     """
     check_name(name)
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    about = (type(model).__name__, recipe.as_dict() if recipe else None, accuracy, data)
+    with computing:
+        state = unwrapped(model).state_dict()
+        tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}  # tied ones too
+    accuracy = None if accuracy is None else float(accuracy)
+    about = (*describe(model), recipe.as_dict() if recipe else None, accuracy, data)
     metadata = {key: json.dumps(value) for key, value in zip(DESCRIPTION, about, strict=True)}
+    metadata["crc32"] = str(_crc32(tensors))
     return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
 
 
@@ -56,30 +69,39 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
 
     The reader's own weights come first, then those that ship with the package: "class-mnist" is the paper's run.
     model: load into this one; None makes a new one of the class that the file names.
-    Raises WeightsError when there are none of that name, the file is damaged, or a tensor does not fit the model
-    (the message says which); `model` is then unchanged.
+    Raises WeightsError when there are none of that name, the file is damaged, a weight is not finite, or a tensor does
+    not fit the model (the message says which), ModelError for a class that is not in `MODELS`. `model` is then
+    unchanged.
     """
     path = weights_path(name)
     tensors, about = _read(path)
-    model = make_model(about["model"] or "Net") if model is None else model
-    expected = model.state_dict()
+    if model is None:
+        with computing, torch.random.fork_rng(devices=[]):  # its initial weights are of no use: draw them aside
+            model = make_model(about["model"] or "Net", **(about["settings"] or {}))
+    inner = unwrapped(model)
+    expected, kind = inner.state_dict(), type(inner).__name__
     for key in [*expected, *tensors]:
         if key not in tensors:
-            raise WeightsError(f"{path}: holds no tensor {key!r}, which {type(model).__name__} needs")
+            raise WeightsError(f"{path}: holds no tensor {key!r}, which {kind} needs")
         if key not in expected:
-            raise WeightsError(f"{path}: holds a tensor {key!r}, which {type(model).__name__} does not have")
+            raise WeightsError(f"{path}: holds a tensor {key!r}, which {kind} does not have")
         if tensors[key].shape != expected[key].shape:
             raise WeightsError(
-                f"{path}: tensor {key!r} is {tuple(tensors[key].shape)}, "
-                f"{type(model).__name__} needs {tuple(expected[key].shape)}"
+                f"{path}: tensor {key!r} is {tuple(tensors[key].shape)}, {kind} needs {tuple(expected[key].shape)}"
             )
-    model.load_state_dict(tensors)
+        if tensors[key].is_floating_point() != expected[key].is_floating_point() or tensors[key].is_complex():
+            raise WeightsError(f"{path}: tensor {key!r} is {tensors[key].dtype}, {kind} needs {expected[key].dtype}")
+    for key, _ in inner.named_parameters():
+        if not tensors[key].isfinite().all():
+            raise WeightsError(f"{path}: tensor {key!r} holds numbers that are not finite. Train and save again.")
+    inner.load_state_dict(tensors)
     return model.cpu().eval()
 
 
 def weights_about(name: str = "class-mnist") -> dict:
-    """What is known of the weights called `name`: model, recipe (settings by name), accuracy (a fraction), data, all
-    None where it was not said; path; and source: "reference" for those that ship with the package, else "yours".
+    """What is known of the weights called `name`: model, settings, recipe (settings by name), accuracy (a fraction) and
+    data, all None where they were not given; path; and source: "reference" for those that ship with the package, else
+    "yours".
 
     Raises WeightsError as `load_weights` does.
     """
@@ -100,114 +122,164 @@ def weights_path(name: str) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[dict, dict]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             about = {key: json.loads(metadata.get(key, "null")) for key in DESCRIPTION}
-            return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118 (not a dict)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        if "crc32" in metadata and metadata["crc32"] != str(_crc32(tensors)):
+            raise ValueError("its checksum differs")
+        return tensors, about
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error
 
 
-class Checkpoints:
-    """The last two states of a run called `name`, in `checkpoints/<name>/` of `$MNIST_KIT_HOME`.
+def _crc32(tensors: dict[str, Tensor]) -> int:
+    total = 0
+    for key in sorted(tensors):
+        total = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy(), total)
+    return total
 
-    A state is tensors by name and `about`, plain values as JSON holds them. Raises CheckpointError for a name that is
-    no plain file name.
+
+class HasState(Protocol):
+    """A run, as far as its checkpoints know it. step, epochs: what is done so far."""
+
+    step: int
+    epochs: list
+
+    def state_dict(self) -> dict: ...
+
+
+class Checkpoints:
+    """The last two states of a run, in `checkpoints/<name>/` of `$MNIST_KIT_HOME`, and when they are written.
+
+    every: so many steps (None: as often as it costs no more than 1 % of the time). An earlier run of the name is kept
+    in the folder `before` there, and can be resumed as "<name>/before". Raises CheckpointError for a name that is no
+    plain file name.
     """
 
-    def __init__(self, name: str):
-        if not is_plain_name(name):
+    def __init__(self, name: str, every: int | None = None):
+        if not isinstance(name, str) or not is_plain_name(name.removesuffix("/before")):
             raise CheckpointError(f"{name!r} cannot name checkpoints: use letters, digits, '-', '_' and '.' only")
-        self.name = name
+        self.name, self.every = name, every
         self.folder = home_folder() / "checkpoints" / name
-        self.written: list[Path] = []  # by this run, or gone on from
+        self.before = self.folder / "before"
+        self.written: list[Path] = []  # by this run, or resumed from
+        self.saved: tuple[int, int] | None = None  # steps and epochs of the last state
+        self.due = 0.0
+        self.warned = False
 
     def exist(self) -> bool:
-        """Whether there is a state, be it damaged."""
-        return any(self.folder.glob("step-*.safetensors"))
+        """Whether there is a state, perhaps a damaged one."""
+        return any(self.folder.glob("step-*.pt"))
 
-    def write(self, step: int, tensors: dict[str, Tensor], about: dict) -> Path:
-        """Write the state after `step` atomically, drop all but it and the one before, and return the path.
+    def begin(self, run: HasState, resume: bool) -> dict | None:
+        """The state to resume from; or None, when `run` is a new one: its first state is then written.
+
+        Raises CheckpointError when all states are damaged or one is from a newer version, StorageError when the first
+        state cannot be written.
+        """
+        state = self.latest() if resume else None
+        if state is not None:
+            self.saved = (state.get("step"), len(state.get("epochs", [])))
+            return state
+        moved = self._set_aside()
+        try:
+            self.write(run)
+        except StorageError:
+            for path in moved:  # the earlier run is still the one to resume
+                with suppress(OSError):
+                    os.replace(self.before / path.name, path)
+            raise
+        return None
+
+    def is_due(self, step: int) -> bool:
+        """Whether a state should be written after this step."""
+        return time.perf_counter() >= self.due if self.every is None else step % self.every == 0
+
+    def save(self, run: HasState) -> None:
+        """Write the run's state if it is new. A failure is no reason to stop: it warns, once."""
+        if self.saved == (run.step, len(run.epochs)):
+            return
+        try:
+            self.write(run)
+        except StorageError as error:
+            if not self.warned:
+                warnings.warn(f"training continues without new checkpoints: {error}", stacklevel=3)
+            self.warned = True
+
+    def write(self, run: HasState) -> Path:
+        """Write the run's state atomically, drop all but it and the one before, and return the path.
 
         Raises StorageError when it cannot be written; the earlier ones then stay.
         """
-        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        text = json.dumps(about)
-        metadata = {"format": str(FORMAT), "crc32": str(_crc32(tensors, text)), "about": text}
-        path = write_atomically(self.folder / f"step-{step:09}.safetensors", save(tensors, metadata))
+        started = time.perf_counter()
+        buffer = io.BytesIO()
+        torch.save(run.state_dict(), buffer)
+        content = buffer.getbuffer()
+        header = FORMAT + b"%08x\n" % zlib.crc32(content)
+        path = write_atomically(self.folder / f"step-{run.step:09}.pt", header + content)
+        self.saved = (run.step, len(run.epochs))
         self.written = [*(kept for kept in self.written if kept != path), path][-KEPT:]
-        for old in [*self.folder.glob("step-*"), *self.folder.glob(".step-*")]:  # hidden: left by a killed process
-            if old not in self.written:
-                with suppress(OSError):  # the new state is there; what cannot go now goes later
-                    old.unlink()
+        # What another format left, or a killed process (hidden files), goes too.
+        _delete(old for old in [*self.folder.glob("step-*"), *self.folder.glob(".*step-*")] if old not in self.written)
+        now = time.perf_counter()
+        self.due = now + (now - started) / SHARE
         return path
 
-    def latest(self) -> tuple[dict[str, Tensor], dict] | None:
+    def latest(self) -> dict | None:
         """The newest state that can be read, None where there is none; a warning tells of damaged ones.
 
         Raises CheckpointError when all are damaged or one is from a newer version.
         """
         damaged = []
-        for path in sorted(self.folder.glob("step-*.safetensors"), reverse=True):
+        for path in sorted(self.folder.glob("step-*.pt"), reverse=True):
             try:
                 state = _read_state(path)
-            except (SafetensorError, OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
                 damaged.append(f"{path} is damaged ({error})")
                 continue
             if damaged:
-                warnings.warn(f"{'; '.join(damaged)}: going on from {path.name}", stacklevel=3)
+                warnings.warn(f"{'; '.join(damaged)}: resuming from {path.name}", stacklevel=3)
             self.written = [path]
             return state
         if damaged:
             raise CheckpointError(f"{'; '.join(damaged)}: there is no other, train again without resume")
         return None
 
-    @property
-    def aside(self) -> Path:
-        """Where an earlier run of that name is kept when another is begun."""
-        return self.folder.with_name(f"{self.name}.before")
+    def _set_aside(self) -> list[Path]:
+        """Move an earlier run's states to `before` unless the run there got further; those that were moved.
 
-    def set_aside(self) -> bool:
-        """Move an earlier run to `aside`, in place of what is there, unless that got further; say whether it was moved.
-
-        One that stays is dropped with the first `write`. Raises StorageError.
+        States that stay are dropped with the first `write`. Raises StorageError.
         """
-        if not self.exist() or _newest(self.folder) < _newest(self.aside):
-            return False
+        states = sorted(self.folder.glob("step-*.pt"))
+        if not states or states[-1].name < max((path.name for path in self.before.glob("step-*.pt")), default=""):
+            return []
         try:
-            shutil.rmtree(self.aside, ignore_errors=True)
-            self.folder.rename(self.aside)
+            shutil.rmtree(self.before, ignore_errors=True)
+            self.before.mkdir()
+            for path in states:
+                os.replace(path, self.before / path.name)
         except OSError as error:
-            raise StorageError(f"cannot move {self.folder} to {self.aside}: {error.strerror or error}") from error
-        return True
-
-    def bring_back(self) -> None:
-        """Put the run that `set_aside` moved back, as long as nothing new was written."""
-        with suppress(OSError):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.aside.rename(self.folder)
+            raise StorageError(f"cannot move {self.folder} to {self.before}: {error.strerror or error}") from error
+        return states
 
 
-def _newest(folder: Path) -> str:
-    """The name of the newest state in `folder`, which has its step with leading zeros; empty where there is none."""
-    return max((path.name for path in folder.glob("step-*.safetensors")), default="")
+def _delete(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):  # the new state is there; what cannot go now goes later
+            path.unlink()
 
 
-def _read_state(path: Path) -> tuple[dict[str, Tensor], dict]:
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        if int(metadata["format"]) > FORMAT:
-            raise CheckpointError(f"{path} was written by a newer mnist_kit: update, or train with another name")
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    if int(metadata["crc32"]) != _crc32(tensors, metadata["about"]):
+def _read_state(path: Path) -> dict:
+    header, _, content = path.read_bytes().partition(b"\n")
+    kind, version, checksum = header[:21], header[21:22], header[23:]
+    if kind == FORMAT[:21] and version > FORMAT[21:22]:
+        raise CheckpointError(f"{path} was written by a newer mnist_kit: update, or train with another name")
+    if checksum != b"%08x" % zlib.crc32(content):
         raise ValueError("its checksum differs")
-    return tensors, json.loads(metadata["about"])
-
-
-def _crc32(tensors: dict[str, Tensor], text: str) -> int:
-    total = zlib.crc32(text.encode())
-    for key in sorted(tensors):
-        total = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(key.encode(), total))
-    return total
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise ValueError("it holds no state")
+    return state

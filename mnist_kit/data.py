@@ -1,51 +1,45 @@
 """MNIST and its siblings as uint8 tensors, a table of what is in them, and writing the images out as files."""
 
-import io
+import gzip
+import hashlib
 import os
-import shutil
-import socket
-import sys
-import tempfile
+import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from urllib.request import Request, urlopen
 
-import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import datasets
 from tqdm import tqdm
 
 from mnist_kit.errors import DataError, DataNotFound, StorageError
-from mnist_kit.files import data_folder, home_folder, make_folder
+from mnist_kit.files import data_folder, home_folder, is_plain_name, make_folder, write_atomically
 
 SIDE = 28
 DIGITS = tuple("0123456789")
+MOST_CLASSES = 16
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels. images: uint8 (N, 1, 28, 28), ink 255 on 0; labels: int64 (N,), 0 to 9.
+    """Images with their labels. images: uint8 (N, 1, 28, 28), ink 255 on 0; labels: int64 (N,), from 0 to 15 at most.
 
-    Raises DataError when shapes, dtypes or labels are anything else.
+    Raises DataError when types, shapes or labels are anything else.
     """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self):
-        if self.images.dtype != torch.uint8 or self.images.shape[1:] != (1, SIDE, SIDE):
+        if getattr(self.images, "dtype", None) != torch.uint8 or self.images.shape[1:] != (1, SIDE, SIDE):
             raise DataError(f"images must be uint8 (N, 1, 28, 28), not {_describe(self.images)}")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+        if getattr(self.labels, "dtype", None) != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise DataError(f"labels must be int64 ({len(self.images)},), not {_describe(self.labels)}")
-        if len(self.labels) and not (self.labels.min() >= 0 and self.labels.max() <= 9):
-            where = int(((self.labels < 0) | (self.labels > 9)).nonzero()[0])
-            raise DataError(f"labels must be 0 to 9, but label {where} is {int(self.labels[where])}")
+        _require_labels(self.labels, MOST_CLASSES)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,196 +51,227 @@ class Split:
 
 @dataclass(frozen=True)
 class Digits:
-    """A data set: its name, a training and a test split, and what the ten labels are called."""
+    """A data set: its name, a training and a test split, and what the classes are called.
+
+    Raises DataError when a label has no class.
+    """
 
     name: str
     train: Split
     test: Split
     classes: tuple[str, ...] = DIGITS
 
+    def __post_init__(self):
+        for split in self.splits.values():
+            _require_labels(split.labels, len(self.classes))
+
     @property
     def splits(self) -> dict[str, Split]:
         return {"train": self.train, "test": self.test}
+
+    def validation(self, count: int = 10_000) -> "Digits":
+        """The same digits without the test images: the last `count` training images take their place.
+
+        To choose between recipes or models by; the test images are then left for one look at the end. The name gets
+        the suffix "-validation". Raises DataError unless 0 < count < the number of training images.
+        """
+        if not isinstance(count, int) or not 0 < count < len(self.train):
+            raise DataError(f"count must be a whole number from 1 to {len(self.train) - 1:,}, not {count!r}")
+        held_out = Split(self.train.images[-count:], self.train.labels[-count:])
+        rest = self.train.first(len(self.train) - count)
+        return replace(self, name=f"{self.name}-validation", train=rest, test=held_out)
 
     def __repr__(self) -> str:
         return f"Digits({self.name!r}, {len(self.train):,} training and {len(self.test):,} test images)"
 
 
-def _describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+def _describe(values: object) -> str:
+    if not isinstance(values, Tensor):
+        return f"a {type(values).__name__}"
+    return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"
+
+
+def _require_labels(labels: Tensor, classes: int) -> None:
+    wrong = ((labels < 0) | (labels >= classes)).nonzero()
+    if len(wrong):
+        where = int(wrong[0])
+        raise DataError(f"labels must be 0 to {classes - 1}, but label {where} is {int(labels[where])}")
 
 
 @dataclass(frozen=True)
 class _Source:
-    """One data set as torchvision keeps it under its root.
+    """One data set as torchvision knows it.
 
-    files: image and label file of each split; counts: images in each; crc32: of the official files, where known.
+    counts: training and test images. is_mnist: whether the files have to be MNIST's own (True), must not be (False, a
+    mixed-up copy has the same names), or may be anything (None).
     """
 
-    dataset: type[datasets.MNIST]
-    files: dict[str, tuple[str, str]]
-    counts: dict[str, int]
-    crc32: dict[str, int]
+    class_name: str
+    counts: tuple[int, int] = (60_000, 10_000)
+    is_mnist: bool | None = None
+
+    @property
+    def dataset(self):
+        from torchvision import datasets  # takes as long to import as torch itself
+
+        return getattr(datasets, self.class_name)
 
     @property
     def folder(self) -> Path:
-        return data_folder() / self.dataset.__name__ / "raw"
+        return data_folder() / self.class_name / "raw"
+
+    @property
+    def resources(self) -> list[tuple[str, str]]:
+        """Address and MD5 of the packed files: training images, training labels, test images, test labels."""
+        resources = self.dataset.resources
+        return [*resources["train"], *resources["test"]] if isinstance(resources, dict) else resources
 
     @property
     def mirrors(self) -> list[str]:
-        resources = self.dataset.resources
-        if isinstance(resources, dict):  # QMNIST names whole addresses, one list a split
-            return sorted({url.rsplit("/", 1)[0] for split in self.files for url, _ in resources[split]})
-        return list(self.dataset.mirrors)
-
-    def download(self, root: Path) -> None:
-        for split in self.files:
-            self.dataset(root, train=split == "train", download=True)
+        base = self.resources[0][0].rpartition("/")[0]  # QMNIST's are whole addresses
+        return [f"{base}/"] if base else self.dataset.mirrors
 
 
-_LIKE_MNIST = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+SOURCES = {
+    "mnist": _Source("MNIST", is_mnist=True),
+    "fashion": _Source("FashionMNIST", is_mnist=False),
+    "kmnist": _Source("KMNIST", is_mnist=False),
+    "qmnist": _Source("QMNIST", (60_000, 60_000)),
 }
-_COUNTS = {"train": 60_000, "test": 10_000}
-# Swapped, cut or damaged files show at once; crc32 reads 50 MB in 20 ms.
-_MNIST_CRC32 = {
+# Of the unpacked files; torchvision has the MD5 of the packed ones only. CRC-32 reads 50 MB in 20 ms.
+MNIST_CRC32 = {
     "train-images-idx3-ubyte": 0xE9F4D8B3,
     "train-labels-idx1-ubyte": 0xE0CB4AD2,
     "t10k-images-idx3-ubyte": 0x91373BDF,
     "t10k-labels-idx1-ubyte": 0x4AB9EFF9,
-}
-SOURCES = {
-    "mnist": _Source(datasets.MNIST, _LIKE_MNIST, _COUNTS, _MNIST_CRC32),
-    "fashion": _Source(datasets.FashionMNIST, _LIKE_MNIST, _COUNTS, {}),
-    "kmnist": _Source(datasets.KMNIST, _LIKE_MNIST, _COUNTS, {}),
-    "qmnist": _Source(
-        datasets.QMNIST,
-        {
-            "train": ("qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int"),
-            "test": ("qmnist-test-images-idx3-ubyte", "qmnist-test-labels-idx2-int"),
-        },
-        {"train": 60_000, "test": 60_000},
-        {},
-    ),
 }
 
 
 def load_mnist(name: str = "mnist") -> Digits:
     """MNIST ("mnist") or a sibling in the same format: "fashion", "kmnist", "qmnist".
 
-    Read from `$MNIST_KIT_DATA`, where torchvision's downloader puts it on first use; a folder that has the files may be
-    read-only. Raises DataNotFound when it is not there and cannot be downloaded to there, DataError when a file is
-    damaged.
+    The files are looked for in `$MNIST_KIT_DATA`, in torchvision's layout, unpacked or as `.gz`; what is missing is
+    downloaded to there. A folder that holds the unpacked files may be read-only. Raises DataNotFound when files are
+    missing and cannot be downloaded, DataError when a file is damaged.
     """
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:
         raise DataError(f"there is no data set called {name!r}; there are: {', '.join(SOURCES)}")
     source = SOURCES[name]
-    if not all((source.folder / file).is_file() for pair in source.files.values() for file in pair):
-        _download(name, source)
+    packed = [(source.folder / address.rpartition("/")[2], md5) for address, md5 in source.resources]
+    raw = [path.with_suffix("") for path, _ in packed]
+    try:
+        _fill(source, [(path, md5) for path, md5 in packed if not path.with_suffix("").is_file()])
+    except (StorageError, OSError) as error:
+        raise DataNotFound(
+            f"{name} is not in {source.folder} and could not be downloaded ({' '.join(str(error).split())}). "
+            f"If you have a copy, set the environment variable MNIST_KIT_DATA to the folder that holds "
+            f"{source.class_name}/raw/."
+        ) from error
     classes = tuple(label.split(" - ")[0] for label in source.dataset.classes)
-    return Digits(name, _read_split(source, "train"), _read_split(source, "test"), classes)
+    train, test = (_read_split(source, *raw[2 * i : 2 * i + 2], count) for i, count in enumerate(source.counts))
+    return Digits(name, train, test, classes)
 
 
-def _read_split(source: _Source, split: str) -> Split:
-    images_path, labels_path = (source.folder / file for file in source.files[split])
-    images, labels = (_read_idx(path, source.crc32.get(path.name)) for path in (images_path, labels_path))
-    if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
-        raise DataError(f"{images_path}: holds {images.dtype} {images.shape}, not uint8 images of 28×28. {_MEND}")
-    if len(images) != source.counts[split]:
-        raise DataError(f"{images_path}: holds {len(images):,} images, not {source.counts[split]:,}. {_MEND}")
+def _read_split(source: _Source, images_path: Path, labels_path: Path, count: int) -> Split:
+    images, labels = _read(images_path, source), _read(labels_path, source)
+    if images.dtype != torch.uint8 or images.shape != (count, SIDE, SIDE):
+        raise _unusable(images_path, f"holds {_describe(images)}, not {count:,} images of 28×28 bytes")
     if labels.ndim == 2:  # QMNIST: the class, then seven columns of provenance
         labels = labels[:, 0]
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise DataError(f"{labels_path}: holds {labels.shape}, not a label for each of {len(images):,} images. {_MEND}")
     try:
-        return Split(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))
+        _require_labels(labels, len(source.dataset.classes))
+        return Split(images.unsqueeze(1), labels.long())
     except DataError as error:
-        raise DataError(f"{labels_path}: {error}. {_MEND}") from error
+        raise _unusable(labels_path, error) from error
 
 
-_MEND = "Delete the file and load again to download it anew."
-_IDX_TYPES = {0x08: np.dtype("u1"), 0x0C: np.dtype(">i4")}
+def _read(path: Path, source: _Source) -> Tensor:
+    from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor as read_idx
 
-
-def _read_idx(path: Path, crc32: int | None = None) -> np.ndarray:
-    """An IDX file: two zero bytes, a type, the number of dimensions, big-endian sizes, then the values, row by row."""
     try:
-        content = np.fromfile(path, np.uint8)
+        crc32 = zlib.crc32(path.read_bytes())
+        values = read_idx(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    dtype = _IDX_TYPES.get(int(content[2])) if len(content) >= 4 and not content[:2].any() else None
-    if dtype is None:
-        raise DataError(f"{path}: is no IDX file (its first bytes are {bytes(content[:4]).hex(' ')}). {_MEND}")
-    header = 4 + 4 * int(content[3])
-    shape = tuple(int(size) for size in content[4:header].view(">u4")) if len(content) >= header else ()
-    wanted = header + dtype.itemsize * int(np.prod(shape, dtype=np.uint64))
-    if not shape or len(content) != wanted:
-        raise DataError(f"{path}: has {len(content):,} bytes where its header promises {wanted:,}. {_MEND}")
-    if crc32 is not None and zlib.crc32(content) != crc32:
-        raise DataError(f"{path}: is damaged or another file's content (its checksum differs). {_MEND}")
-    return content[header:].view(dtype).reshape(shape)
+    except Exception as error:  # torchvision's reader has no errors of its own
+        raise _unusable(path, f"is not a whole IDX file ({type(error).__name__} {error})") from error
+    if source.is_mnist is not None and (crc32 == MNIST_CRC32[path.name]) != source.is_mnist:
+        raise _unusable(path, "is damaged or another file's content (its checksum differs)")
+    return values
 
 
-def _download(name: str, source: _Source) -> None:
-    """Through torchvision, into a folder beside the target; whole files only are moved into place."""
-    folder = source.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".download-"))
-    except OSError as error:
-        raise _not_found(name, source, f"the folder cannot be written: {error.strerror or error}") from error
-    try:
-        with _no_endless_wait(), redirect_stdout(sys.stderr):
-            source.download(scratch)
-        for path in (scratch / source.dataset.__name__ / "raw").iterdir():
-            if path.suffix != ".gz":
-                os.replace(path, folder / path.name)
-    except (OSError, RuntimeError, EOFError, HTTPException) as error:  # no network, disk full, no mirror has the file
-        raise _not_found(name, source, error) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _unusable(path: Path, problem: object) -> DataError:
+    return DataError(f"{path}: {problem}. Delete the file and load again to download it anew.")
 
 
-def _not_found(name: str, source: _Source, reason: object) -> DataNotFound:
-    return DataNotFound(
-        f"{name} is not in {source.folder} and could not be downloaded ({' '.join(str(reason).split())}). "
-        f"Its mirrors: {', '.join(source.mirrors)}. If you have a copy, set the environment variable MNIST_KIT_DATA "
-        f"to the folder that holds {source.dataset.__name__}/raw/."
-    )
+def _fill(source: _Source, missing: list[tuple[Path, str]]) -> None:
+    """Unpack the `missing` files that are there as .gz; download the others, from the first mirror that has them.
+
+    missing: path and MD5 of each .gz. Raises OSError when no mirror delivers, StorageError when nothing can be written.
+    """
+    if missing:
+        make_folder(source.folder)
+    for path, md5 in missing:
+        if path.is_file() and not _unpack(path, path.read_bytes(), md5):
+            raise _unusable(path, "is damaged (its checksum differs)")
+    missing = [(path, md5) for path, md5 in missing if not path.is_file()]
+    failures = []
+    for mirror in source.mirrors:
+        try:
+            while missing:
+                path, md5 = missing[0]
+                if not _unpack(path, _fetch(mirror + path.name), md5):
+                    raise OSError(f"the checksum of {path.name} differs")
+                del missing[0]
+            return
+        except (OSError, HTTPException) as error:
+            failures.append(f"{mirror}: {error}")
+    raise OSError("; ".join(failures))
 
 
-@contextmanager
-def _no_endless_wait(seconds: float = 5.0) -> Iterator[None]:
-    """torchvision's downloader sets no time limit: a mirror that never answers would hang the notebook."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _unpack(path: Path, content: bytes, md5: str) -> bool:
+    """Write what the .gz file `path` holds beside it; False when the content's MD5 is another."""
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        return False
+    write_atomically(path.with_suffix(""), gzip.decompress(content))
+    return True
+
+
+PATIENCE = 10.0  # seconds until a mirror has to answer, and from when on its speed counts
+LEAST_SPEED = 20_000  # bytes per second: the 10 MB of MNIST in eight minutes
+
+
+def _fetch(address: str) -> bytes:
+    """Download one file. Raises OSError when the mirror fails, does not answer, or is slower than LEAST_SPEED.
+
+    torchvision's downloader has no time limit, and tries no other mirror when a connection breaks.
+    """
+    started, content = time.monotonic(), bytearray()
+    request = Request(address, headers={"User-Agent": "mnist_kit"})
+    with (
+        urlopen(request, timeout=PATIENCE) as response,
+        tqdm(total=response.length, unit="B", unit_scale=True, desc=address.rsplit("/", 1)[-1]) as bar,
+    ):
+        while chunk := response.read1(1 << 16):
+            content += chunk
+            bar.update(len(chunk))
+            seconds = time.monotonic() - started
+            if seconds > PATIENCE and len(content) < LEAST_SPEED * seconds:
+                raise TimeoutError(f"too slow, {len(content):,} bytes in {seconds:.0f} s")
+    return bytes(content)
 
 
 def class_table(digits: Digits) -> pd.DataFrame:
     """A row per split and class: images, share of the split, mean pixel (0–255), ink (share of pixels above 0)."""
-    rows = []
-    for split_name, split in digits.splits.items():
-        pixels = split.images.flatten(1)
-        means = pixels.float().mean(1)
-        inks = (pixels > 0).float().mean(1)
-        for label, class_name in enumerate(digits.classes):
-            chosen = split.labels == label
-            rows.append(
-                {
-                    "split": split_name,
-                    "class": class_name,
-                    "images": int(chosen.sum()),
-                    "share": chosen.float().mean().item(),
-                    "mean_pixel": means[chosen].mean().item(),
-                    "ink": inks[chosen].mean().item(),
-                }
-            )
-    return pd.DataFrame(rows).set_index(["split", "class"])
+    tables = {}
+    for name, split in digits.splits.items():
+        pixels = split.images.flatten(1).numpy()
+        rows = {"class": split.labels, "mean_pixel": pixels.mean(1), "ink": (pixels > 0).mean(1)}
+        classes = pd.DataFrame(rows).groupby("class")
+        table = pd.DataFrame({"images": classes.size(), "share": classes.size() / len(split)}).join(classes.mean())
+        table = table.reindex(range(len(digits.classes))).fillna({"images": 0, "share": 0}).astype({"images": int})
+        tables[name] = table.set_axis(digits.classes)
+    return pd.concat(tables, names=["split", "class"])
 
 
 EXPORT_FORMATS = {"png": ("png", {"compress_level": 1}), "jpg": ("jpeg", {"quality": 95})}
@@ -266,35 +291,35 @@ def export_images(
 
     folder: default `exports/<name>` in `$MNIST_KIT_HOME`; format: "png" (exact) or "jpg" (the paper's, lossy);
     limit: only the first so many images of each split.
-    Raises DataError for another format or a limit below 1, StorageError when the folder cannot be written.
+    Raises DataError for another format, a limit that is not a whole number from 1, or a name that is no folder's;
+    StorageError when the folder cannot be written.
     """
     format = "jpg" if format == "jpeg" else format
     if format not in EXPORT_FORMATS:
         raise DataError(f"format must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
-    if limit is not None and limit < 1:
-        raise DataError(f"limit must be at least 1 or None, not {limit}")
-    folder = Path(folder) if folder is not None else home_folder() / "exports" / digits.name
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise DataError(f"limit must be a whole number from 1, or None, not {limit!r}")
+    if folder is None and not is_plain_name(digits.name):
+        raise DataError(f"{digits.name!r} cannot name a folder: say where to export to, export_images(…, folder=…)")
+    folder = home_folder() / "exports" / digits.name if folder is None else Path(folder)
     views = {"View": (digits.train, True), "View_test": (digits.test, True), "View_raw": (digits.train, False)}
     views = {name: (split.first(limit or len(split)), by_class) for name, (split, by_class) in views.items()}
     with tqdm(total=sum(len(split) for split, _ in views.values()), unit=" files", disable=not progress) as bar:
         for view, (split, by_class) in views.items():
-            _export_view(folder / view, split, by_class, format, bar)
+            labels = [str(label) if by_class else "" for label in range(len(digits.classes))]
+            _export_view([make_folder(folder / view / label) for label in labels], split, format, bar)
     return folder
 
 
-def _export_view(folder: Path, split: Split, by_class: bool, format: str, bar: tqdm) -> None:
-    folders = [make_folder(folder / str(label) if by_class else folder) for label in range(10)]
+def _export_view(folders: list[Path], split: Split, format: str, bar: tqdm) -> None:
     writer, settings = EXPORT_FORMATS[format]
-    for index, (image, label) in enumerate(zip(split.images.numpy(), split.labels.tolist(), strict=True)):
-        encoded = io.BytesIO()
-        Image.fromarray(image[0]).save(encoded, writer, **settings)
-        path = folders[label] / f"{index}.{format}"
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_bytes(encoded.getbuffer())
-            os.replace(partial, path)
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            partial.unlink(missing_ok=True)  # after a failure or Ctrl+C; else it is gone already
-        bar.update()
+    partial = folders[0] / ".partial"  # a file that is there is whole
+    try:
+        for index, (image, label) in enumerate(zip(split.images.numpy(), split.labels.tolist(), strict=True)):
+            Image.fromarray(image[0]).save(partial, writer, **settings)
+            os.replace(partial, folders[label] / f"{index}.{format}")
+            bar.update()
+    except OSError as error:
+        raise StorageError(f"cannot write to {folders[0]}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)  # after a failure or Ctrl+C; otherwise it is gone already

@@ -5,32 +5,36 @@ class MnistKitError(Exception):
     """Base of the project's errors; each message names the input and what to do about it."""
 
 
-class DataError(MnistKitError):
-    """The files or arrays of a data set are not what they should be."""
+class DataError(MnistKitError, ValueError):
+    """The files, arrays or settings of a data set are not what they should be."""
 
 
 class DataNotFound(DataError):
-    """A data set is neither in the data folder nor to be had from its mirrors."""
+    """A data set is not in the data folder, and none of its mirrors has delivered it."""
 
 
 class StorageError(MnistKitError):
     """A folder or file cannot be written or read."""
 
 
-class RecipeError(MnistKitError):
+class ModelError(MnistKitError, ValueError):
+    """There is no such model, or a module is not one that can be trained or asked."""
+
+
+class RecipeError(MnistKitError, ValueError):
     """A training setting makes no sense, or not with this data."""
 
 
 class TrainingError(MnistKitError):
-    """Training cannot start or go on."""
+    """Training cannot start or continue."""
 
 
 class ContactLost(TrainingError):
-    """Another process of the same training does not answer any more."""
+    """Another process of the same training no longer answers."""
 
 
 class LossNotFinite(TrainingError):
-    """The loss became NaN or infinite. step, learning_rate: where; history: all of the run."""
+    """The loss became NaN or infinite. step, learning_rate: where it happened; history: the whole run."""
 
     def __init__(self, message: str, step: int, learning_rate: float, history: object):
         super().__init__(message)
@@ -38,11 +42,11 @@ class LossNotFinite(TrainingError):
 
 
 class CheckpointError(MnistKitError):
-    """A run cannot go on from its checkpoints: they are of another run, of a newer version, or damaged."""
+    """A run cannot resume from its checkpoints: they belong to another run or a newer version, or are damaged."""
 
 
 class WeightsError(MnistKitError):
-    """Weights are missing, damaged, or of another model."""
+    """Weights are missing, damaged, or belong to another model."""
 
 
 class HistoryError(MnistKitError):
@@ -53,7 +57,7 @@ class HistoryNotFound(HistoryError):
     """No training history has that name."""
 
 
-class ImageError(MnistKitError):
+class ImageError(MnistKitError, ValueError):
     """A picture cannot be turned into a model's input."""
 
 

@@ -10,13 +10,13 @@ from torch.nn import functional
 
 from mnist_kit import paper
 from mnist_kit.data import Split
-from mnist_kit.engine import as_device, as_input, pooling_first
+from mnist_kit.device import answering, as_device, as_input, as_logits, parameter_dtype
 from mnist_kit.errors import TrainingError
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model does on a split. logits: float32 (N, 10); labels: int64 (N,); both on the CPU.
+    """How a model does on a split. logits: float (N, classes); labels: int64 (N,); both on the CPU.
 
     loss: mean cross-entropy over the images (nats); accuracy: the exact fraction recognised.
     """
@@ -31,7 +31,7 @@ class Evaluation:
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """softmax of the logits, float32 (N, 10)."""
+        """softmax of the logits, float (N, classes)."""
         return self.logits.softmax(1)
 
     @cached_property
@@ -49,22 +49,25 @@ class Evaluation:
         return self.correct.sum().item() / len(self.labels)
 
     @property
-    def paper_accuracy(self) -> float:
+    def batch_accuracy(self) -> float:
         """By the paper's listing 2.4: the mean accuracy of batches of 128; a short last one weighs as much as any."""
         batches = self.correct.double().split(paper.BATCH_SIZE)
         return sum(batch.mean().item() for batch in batches) / len(batches)
 
     @property
     def confusion(self) -> pd.DataFrame:
-        """Counts, 10×10: a row a true digit, a column a predicted one."""
-        counts = torch.bincount(self.labels * 10 + self.predictions, minlength=100).reshape(10, 10)
+        """Counts, (classes, classes): a row per true class, a column per predicted one."""
+        classes = self.logits.shape[1]
+        counts = torch.bincount(self.labels * classes + self.predictions, minlength=classes**2)
         return pd.DataFrame(
-            counts.numpy(), index=pd.RangeIndex(10, name="true"), columns=pd.RangeIndex(10, name="predicted")
+            counts.reshape(classes, classes).numpy(),
+            index=pd.RangeIndex(classes, name="true"),
+            columns=pd.RangeIndex(classes, name="predicted"),
         )
 
     @property
     def per_digit(self) -> pd.DataFrame:
-        """precision, recall, f1 (fractions; NaN for a digit that is never there or predicted) and support per digit."""
+        """precision, recall, f1 (fractions; NaN for a digit that never occurs) and support per digit."""
         counts = self.confusion.to_numpy()
         hits, predicted, support = counts.diagonal(), counts.sum(0), counts.sum(1)
         table = pd.DataFrame({"hits": hits, "predicted": predicted, "support": support}, dtype=float)
@@ -80,22 +83,22 @@ def evaluate(
     """Run `model` over `split` in evaluation mode, without gradients; its mode is as before afterwards.
 
     Moves the model to `device` (None: the best one). batch_size: images at once (None: 250 on a CPU, where they fit its
-    cache, else 2,500). Raises TrainingError for an empty split, a batch size below 1 or a
-    missing device.
+    cache, else 2,500). Raises TrainingError for an empty split, a batch size below 1 or a missing device, ModelError
+    when the model does not answer with logits for each class.
     """
     if len(split) == 0:
         raise TrainingError("there are no images to evaluate on")
     device = as_device(device)
     batch_size = (250 if device.type == "cpu" else 2500) if batch_size is None else batch_size
-    if batch_size < 1:
-        raise TrainingError(f"batch_size must be at least 1, not {batch_size!r}")
-    model.to(device, memory_format=torch.channels_last)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), pooling_first(model):
-            batches = split.images.split(batch_size)
-            logits = torch.cat([model(as_input(images.to(device))).float() for images in batches]).cpu()
-    finally:
-        model.train(was_training)
-    return Evaluation(logits, split.labels.cpu())
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise TrainingError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
+    dtype, classes = parameter_dtype(model), int(split.labels.max()) + 1
+    with answering(model):
+        model.to(device)
+        logits = torch.cat(
+            [
+                as_logits(model(as_input(images.to(device)).to(dtype)), len(images), classes)
+                for images in split.images.split(batch_size)
+            ]
+        )
+    return Evaluation(logits.cpu(), split.labels.cpu())

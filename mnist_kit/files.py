@@ -1,8 +1,11 @@
 """Where files live, and writing them so that a crash leaves the old file or the new one, never half of one."""
 
+import errno
+import glob
 import os
 import re
-import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -22,7 +25,7 @@ def project_folder() -> Path | None:
 def _folder(variable: str) -> Path:
     chosen = os.environ.get(variable)
     if chosen:
-        return Path(chosen).expanduser().resolve()
+        return Path(os.path.abspath(os.path.expanduser(chosen)))
     project = project_folder()
     return project / "data" if project else Path(platformdirs.user_data_dir("mnist_kit", appauthor=False))
 
@@ -33,7 +36,7 @@ def data_folder() -> Path:
 
 
 def home_folder() -> Path:
-    """Where runs, weights, exports and drawings of the reader go: `$MNIST_KIT_HOME`, else the project's `data/`."""
+    """Where the reader's runs, weights, exports and drawings go: `$MNIST_KIT_HOME`, else the project's `data/`."""
     return _folder("MNIST_KIT_HOME")
 
 
@@ -44,14 +47,20 @@ def figures_folder() -> Path:
 
 
 def find(kind: str, filename: str, own: bool = True) -> Path | None:
-    """The reader's own file `kind/filename` of the home folder (unless not `own`), else the shipped one, else None."""
+    """The reader's own `kind/filename` in the home folder, else the shipped file, or None. own=False: shipped only."""
     candidates = (home_folder() / kind / filename, REFERENCE / filename)
     return next((path for path in candidates[not own :] if path.is_file()), None)
 
 
-def is_plain_name(name: str) -> bool:
-    """Whether `name` can name a file in a folder of ours: letters, digits, "-", "_" and ".", no path, not hidden."""
-    return bool(re.fullmatch(r"\w[\w.-]*", name))
+def is_plain_name(name: object) -> bool:
+    """Whether `name` can name a file in one of our folders, on any system.
+
+    That is: letters, digits, "-", "_" and "."; no path, not hidden, at most 100 bytes, and no device of Windows.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w([\w.-]*[\w-])?", name):
+        return False
+    is_device = re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.IGNORECASE)
+    return len(name.encode()) <= 100 and not is_device
 
 
 def make_folder(folder: Path) -> Path:
@@ -66,50 +75,74 @@ def make_folder(folder: Path) -> Path:
 def write_atomically(path: Path, content: bytes) -> Path:
     """Write `content` to `path` through a temporary file beside it, and return `path`.
 
-    Raises StorageError (folder read-only, disk full, …); the file that stood there before is then untouched.
+    Temporary files that killed saves of the same file left behind are removed. Raises StorageError (folder read-only,
+    disk full, …); the file that stood there before is then untouched.
     """
     path = Path(path)
     make_folder(path.parent)
-    temporary = None
+    _remove_left_behind(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        with suppress(OSError):  # after a failure or Ctrl+C; otherwise it is gone already
+            temporary.unlink()
     return path
 
 
-def append_line(path: Path, text: str) -> Path:
-    """Append `text` and a newline in one write, so that two notebooks that append at once lose nothing.
+def _remove_left_behind(path: Path) -> None:
+    """Remove the temporary files of `path` whose process is dead; a save that is under way keeps its own."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
+        with suppress(OSError, ValueError, OverflowError):  # gone already, another user's, or not one of ours
+            if not _is_running(process=int(temporary.name.split(".")[-3])):
+                temporary.unlink()
 
-    Raises StorageError when the file cannot be written.
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return False  # no harm there: a file that a process has open cannot be removed
+    try:
+        os.kill(process, 0)  # signal 0 does nothing but ask
+    except ProcessLookupError:
+        return False
+    return True
+
+
+_APPENDING = threading.Lock()
+
+
+def append_line(path: Path, text: str) -> Path:
+    """Append `text` as one line in one write, so that two notebooks that append at once lose nothing.
+
+    Where the last line has no end, after a crash, a new line is begun first. Raises StorageError when the file
+    cannot be written; nothing is appended then.
     """
     path = Path(path)
     make_folder(path.parent)
     line = (text.rstrip("\n") + "\n").encode()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            written = os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+        with _APPENDING, open(path, "ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            written = file.write(line)
+            if written < len(line):
+                file.truncate(file.tell() - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise _cannot_write(path, error) from error
-    if written != len(line):
-        raise StorageError(f"{path}: only {written} of {len(line)} bytes could be appended; is the disk full?")
     return path
 
 
 def _cannot_write(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"cannot write {path}: {error.strerror or error}. "
-        "Choose another folder with the environment variable MNIST_KIT_HOME, or free some space."
+        "Free some space, or choose another folder: environment variables MNIST_KIT_HOME and, for data, MNIST_KIT_DATA."
     )

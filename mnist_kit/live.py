@@ -5,12 +5,11 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 
 import numpy as np
-import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, display
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mnist_kit.history import History
@@ -28,48 +27,50 @@ class _Watcher(Callback):
     warns once and stays silent from then on.
     """
 
+    moves = True  # whether it reports between epochs too
+
     def __init__(self, share: float, clock: Callable[[], float] = time.perf_counter):
-        self.share = share
-        self.clock = clock
+        self.share, self.clock = share, clock
 
     def on_start(self, run: Run) -> None:
-        self.broken = False
-        self._attempt(self.begin, run)
-        self.due = self.clock() + 1.0
+        self.works, self.handle = True, None
+        if self.moves:
+            self._report(run)
 
     def on_step(self, run: Run) -> None:
-        if self.clock() >= self.due:
+        if self.moves and self.clock() >= self.due:
             self._report(run)
 
     def on_end(self, run: Run) -> None:
-        self._report(run, final=True)
-
-    def begin(self, run: Run) -> None:
-        """Prepare what `report` updates."""
+        if self.moves:
+            self._report(run, final=True)
 
     def report(self, run: Run, history: History, final: bool) -> None:
         """Show where `run` stands."""
 
     def _report(self, run: Run, final: bool = False) -> None:
         started = self.clock()
-        self._attempt(lambda: self.report(run, run.history(), final))
+        if self.works:
+            try:
+                self.report(run, run.history(), final)
+            except Exception as error:
+                self.works = False
+                warnings.warn(f"{type(self).__name__} stopped, training continues: {error!r}", stacklevel=2)
         now = self.clock()
         self.due = now + max(1.0, (now - started) / self.share)
 
-    def _attempt(self, action: Callable, *arguments) -> None:
-        if self.broken:
-            return
-        try:
-            action(*arguments)
-        except Exception as error:
-            self.broken = True
-            warnings.warn(f"{type(self).__name__} stopped, training goes on: {error!r}", stacklevel=2)
+    def _show(self, content: object, **options) -> None:
+        """Display `content` the first time, then update it in its place."""
+        if self.handle is None:
+            self.handle = display(content, display_id=True, **options)
+        else:
+            self.handle.update(content, **options)
 
 
 class ProgressLine(_Watcher):
     """One line: epoch, step, loss, val_loss, val_accuracy, time, time left.
 
-    In a notebook and on a terminal the line is overwritten, at most once a second; elsewhere, and with a `title` that
+    In a notebook and on a terminal the line is overwritten, at most once a second. Elsewhere, and with a `title` that
     tells several runs apart, each epoch prints one. loss is the mean of the last 50 steps.
     """
 
@@ -77,35 +78,29 @@ class ProgressLine(_Watcher):
         super().__init__(share, clock)
         self.title = title
 
-    def begin(self, run: Run) -> None:
-        self.handle = None
-        self.overwrites = not self.title and (in_notebook() or sys.stdout.isatty())
-        if self.overwrites and in_notebook():
-            self.handle = display({"text/plain": _line(run, run.history())}, raw=True, display_id=True)
-
-    def on_step(self, run: Run) -> None:
-        if self.overwrites:
-            super().on_step(run)
+    def on_start(self, run: Run) -> None:
+        self.moves = not self.title and (in_notebook() or sys.stdout.isatty())
+        super().on_start(run)
 
     def on_epoch(self, run: Run) -> None:
-        if not self.overwrites:
+        if not self.moves:
             self._report(run)
 
     def on_end(self, run: Run) -> None:
-        if self.overwrites or run.interrupted:  # else the last epoch has printed its line
-            super().on_end(run)
+        if self.moves or run.interrupted:  # else the last epoch has printed its line
+            self._report(run, final=True)
 
     def report(self, run: Run, history: History, final: bool) -> None:
         line = _line(run, history)
-        if self.handle is not None:
-            self.handle.update({"text/plain": line}, raw=True)
-        elif self.overwrites:
-            print(f"\r{line:<110}", end="\n" if final else "", flush=True)
-        else:
+        if not self.moves:
             print(f"{self.title} · {line}" if self.title else line, flush=True)
+        elif in_notebook():
+            self._show({"text/plain": line}, raw=True)
+        else:
+            print(f"\r{line:<110}", end="\n" if final else "", flush=True)
 
 
-class LiveCurves(_Watcher):
+class LiveCurves(ProgressLine):
     """Curves that move while training runs in a notebook: loss, test loss and accuracy, with a `ProgressLine` below.
 
     One figure in one output, redrawn at most once a second and for at most 1 % of the time; the last state stays.
@@ -113,63 +108,56 @@ class LiveCurves(_Watcher):
     """
 
     def __init__(self, share: float = 0.01, clock: Callable[[], float] = time.perf_counter):
-        super().__init__(share, clock)
-        self.line = ProgressLine(clock=clock)
-        self.curves = None
+        super().__init__(clock=clock)
+        self.curves = _Curves(share, clock)
 
     def on_start(self, run: Run) -> None:
+        self.curves.on_start(run)
         super().on_start(run)
-        self.line.on_start(run)
 
     def on_step(self, run: Run) -> None:
-        if self.curves is not None:
-            super().on_step(run)
-        self.line.on_step(run)
-
-    def on_epoch(self, run: Run) -> None:
-        self.line.on_epoch(run)
+        self.curves.on_step(run)
+        super().on_step(run)
 
     def on_end(self, run: Run) -> None:
-        if self.curves is not None:
-            super().on_end(run)
-        self.line.on_end(run)
+        self.curves.on_end(run)
+        super().on_end(run)
 
-    def begin(self, run: Run) -> None:
-        self.curves = None
-        if in_notebook():
-            self.curves = _Curves(run)
-            self.handle = display(self.curves.picture(run.history()), display_id=True)
+
+class _Curves(_Watcher):
+    """The figure of `LiveCurves`. Only its lines change, which is several times cheaper than drawing it again."""
+
+    def on_start(self, run: Run) -> None:
+        self.moves = in_notebook()
+        self.figure = None
+        super().on_start(run)
 
     def report(self, run: Run, history: History, final: bool) -> None:
-        self.handle.update(self.curves.picture(history))
+        if self.figure is None:
+            self._begin(run)
+        self._show(self.picture(run, history))
 
-
-class _Curves:
-    """The figure, made once; only its lines change, which is several times cheaper than drawing it anew."""
-
-    def __init__(self, run: Run):
-        self.steps_per_epoch = run.steps_per_epoch
+    def _begin(self, run: Run) -> None:
         self.figure = Figure(figsize=(9, 3.2), dpi=90)
-        FigureCanvasAgg(self.figure)
         self.figure.subplots_adjust(left=0.07, right=0.985, bottom=0.15, top=0.9, wspace=0.18)
         self.losses, self.accuracies = self.figure.subplots(1, 2)
         (self.loss,) = self.losses.plot([], [], color=LOSS, linewidth=0.7, label="training loss")
         (self.val_loss,) = self.losses.plot([], [], color=TEST_LOSS, marker="o", markersize=4, label="test loss")
         (self.accuracy,) = self.accuracies.plot([], [], color=ACCURACY, marker="o", markersize=4)
         self.losses.set(title="loss", yscale="log", ylim=(0.01, 3), xlim=(0, run.total_steps), xlabel="step")
-        self.accuracies.set(
-            title="test accuracy (%)", ylim=(90, 100), xlim=(0.5, run.recipe.epochs + 0.5), xlabel="epoch"
-        )
+        last = run.recipe.epochs + 0.5
+        self.accuracies.set(title="test accuracy (%)", ylim=(90, 100), xlim=(0.5, last), xlabel="epoch")
         self.accuracies.xaxis.get_major_locator().set_params(integer=True)
         self.losses.legend(loc="upper right", frameon=False)
         for ax in (self.losses, self.accuracies):
             ax.spines[["top", "right"]].set_visible(False)
             ax.grid(color="#e6e8eb")
 
-    def picture(self, history: History) -> Image:
-        steps, epochs = thinned(history.steps), history.epochs
+    def picture(self, run: Run, history: History) -> Image:
+        every = 1 + len(history.steps) // MOST_POINTS
+        steps, epochs = history.steps.iloc[::-every], history.epochs  # from the latest back
         self.loss.set_data(steps["step"], steps["loss"])
-        self.val_loss.set_data(epochs["epoch"] * self.steps_per_epoch, epochs["val_loss"])
+        self.val_loss.set_data(epochs["epoch"] * run.steps_per_epoch, epochs["val_loss"])
         self.accuracy.set_data(epochs["epoch"], epochs["val_accuracy"] * 100)
         losses = np.concatenate([steps["loss"].to_numpy(float), epochs["val_loss"].to_numpy(float)])
         losses = losses[np.isfinite(losses) & (losses > 0)]
@@ -181,12 +169,6 @@ class _Curves:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png")
         return Image(buffer.getvalue(), format="png", alt="loss, test loss and test accuracy so far")
-
-
-def thinned(steps: pd.DataFrame, most: int = MOST_POINTS) -> pd.DataFrame:
-    """Evenly spaced rows of `steps`, `most` at most, the latest among them."""
-    stride = -(-len(steps) // most) or 1
-    return steps.iloc[(len(steps) - 1) % stride :: stride] if len(steps) else steps
 
 
 def in_notebook() -> bool:
@@ -211,6 +193,5 @@ def _line(run: Run, history: History) -> str:
 
 
 def _clock_time(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    """Seconds as "2:05", or "1:02:05" from an hour on."""
+    return str(timedelta(seconds=round(seconds))).removeprefix("0:").removeprefix("0")

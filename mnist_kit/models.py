@@ -1,12 +1,15 @@
 """The networks, by name, and their layer-by-layer summary."""
 
+import inspect
 from dataclasses import dataclass
+from math import prod
 
 import pandas as pd
+import torch
 import torchinfo
 from torch import Tensor, nn
 
-from mnist_kit.errors import RecipeError, WeightsError
+from mnist_kit.errors import ModelError
 
 
 class Net(nn.Module):
@@ -33,6 +36,7 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32 (batch, 10), of `images`, float32 (batch, 1, 28, 28) in [0, 1]."""
+        images = images.contiguous(memory_format=torch.channels_last)  # convolutions and poolings are faster so
         features = self.conv_block(images)  # (batch, 128, 7, 7)
         return self.linear_block(features.flatten(1))  # (batch, 10)
 
@@ -89,18 +93,45 @@ def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
 MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet}
 
 
-def make_model(name: str = "Net") -> nn.Module:
-    """A freshly initialised model of the class called `name` in `MODELS`. Raises WeightsError for an unknown name."""
+def make_model(name: str = "Net", **settings) -> nn.Module:
+    """A freshly initialised model of the class called `name` in `MODELS`, made with `settings`.
+
+    Raises ModelError for an unknown name or unknown settings.
+    """
+    if not isinstance(name, str) or name not in MODELS:
+        raise ModelError(f"there is no model called {name!r}; there are: {', '.join(MODELS)}")
+    try:
+        return MODELS[name](**settings)
+    except TypeError as error:
+        raise ModelError(f"{name} cannot be made with the settings {settings}: {error}") from error
+
+
+def describe(model: nn.Module) -> tuple[str, dict]:
+    """What `make_model` needs to make `model` again: its key in `MODELS` (else the class name) and its settings.
+
+    The settings are the constructor's arguments, as far as the model keeps them under the same names.
+    """
+    model = unwrapped(model)
+    name = next((key for key, kind in MODELS.items() if kind is type(model)), type(model).__name__)
     if name not in MODELS:
-        raise WeightsError(f"there is no model called {name!r}; there are: {', '.join(MODELS)}")
-    return MODELS[name]()
+        return name, {}
+    parameters = inspect.signature(type(model)).parameters
+    return name, {key: getattr(model, key) for key in parameters if hasattr(model, key)}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """`model` without the shells that `torch.compile` and the classes for several devices put around it."""
+    shells = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while hasattr(model, "_orig_mod") or isinstance(model, shells):
+        model = model.module if isinstance(model, shells) else model._orig_mod
+    return model
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a model is made of, counted as the paper counts it. Sizes in MB of 2^20 bytes, float32.
 
-    layers: a row a leaf layer in the order they run: layer ("Conv2d-1"), output_shape, parameters.
+    layers: a row per leaf layer, in the order they run: layer ("Conv2d-1"), output_shape, parameters.
     """
 
     layers: pd.DataFrame
@@ -135,10 +166,10 @@ def summary(model: nn.Module, batch_size: int = 16) -> Summary:
     """The model's layers, shapes and parameters for `batch_size` images of 28×28, measured by torchinfo.
 
     The forward/backward size holds every layer's output twice (the values and their gradients), as the paper's tool
-    counts it; torchinfo's own total leaves out layers without parameters. Raises RecipeError for a batch size below 1.
+    counts it; torchinfo's own total leaves out layers without parameters. Raises ModelError for a batch size below 1.
     """
     if batch_size < 1:
-        raise RecipeError(f"batch_size must be at least 1, not {batch_size}")
+        raise ModelError(f"batch_size must be at least 1, not {batch_size}")
     info = torchinfo.summary(model, input_size=(batch_size, 1, 28, 28), verbose=0)
     leaves = [layer for layer in info.summary_list if layer.is_leaf_layer]
     # The flattening in the middle is no layer of the paper's table; the modules it counts are the leaves.
@@ -155,13 +186,6 @@ def summary(model: nn.Module, batch_size: int = 16) -> Summary:
         parameters=info.total_params,
         trainable=info.trainable_params,
         input_mb=info.total_input / mb,
-        forward_backward_mb=2 * 4 * sum(_elements(shape) for shape in layers.output_shape) / mb,
+        forward_backward_mb=2 * 4 * sum(prod(shape) for shape in layers.output_shape) / mb,
         parameters_mb=4 * info.total_params / mb,
     )
-
-
-def _elements(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

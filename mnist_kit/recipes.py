@@ -4,10 +4,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
+from math import isfinite
 
+from mnist_kit.augment import Augmentation
 from mnist_kit.errors import RecipeError
 
 SCHEDULES = ("step", "one-cycle")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,19 @@ class Recipe:
     schedule: "step" multiplies the learning rate by `gamma` every `step_epochs` epochs; "one-cycle" raises it to the
         peak over the first 30 % of the steps and lowers it to almost nothing, while Adam's β1 goes from 0.95 to 0.85
         and back (L. Smith, "Super-convergence", 2017; torch's OneCycleLR).
-    train_images: use only the first so many images (None: all of them).
+    train_images: use only this many images, the first ones (None: all of them).
     dropout: the share of inputs that the model's `nn.Dropout` layers switch off in training (None: as the model has
         it). It keeps a long training from learning the images by heart; in a short one the network only learns less.
-    seed: of the initial shuffle and of dropout.
-    bfloat16: compute products in bfloat16 on a processor that has instructions for it, which then takes about half the
-        time; elsewhere in float32. A CUDA GPU always does.
-    promised_accuracy: the fraction of MNIST's test images that this recipe has been seen to pass with `Net`.
+    seed: of the shuffles, dropout and augmentation.
+    precision: what products are computed in: "float32"; "bfloat16", which takes about half the time where the device
+        has instructions for it; "auto": bfloat16 where it has them, else float32. Weights and loss stay float32.
+    expected_accuracy: the fraction of MNIST's test images that `Net` has been seen to recognise after this recipe.
+    augmentation: how each batch is changed at random before the model sees it (None: not at all).
+    label_smoothing: the share of a label that is spread over all classes (C. Szegedy et al., 2016).
+    weight_decay: the share of each weight that is taken away per step, times the learning rate (AdamW, I. Loshchilov
+        and F. Hutter, 2019; 0: plain Adam).
+    ema: the decay per step of an exponential moving average of the weights, such as 0.999, which is then what is
+        evaluated and what the model has in the end (None: no average).
 
     Raises RecipeError for values that make no sense.
     """
@@ -40,27 +49,35 @@ class Recipe:
     train_images: int | None = None
     dropout: float | None = None
     seed: int = 0
-    bfloat16: bool = False
-    promised_accuracy: float = 0.0
+    precision: str = "float32"
+    expected_accuracy: float = 0.0
+    augmentation: Augmentation | None = None
+    label_smoothing: float = 0.0
+    weight_decay: float = 0.0
+    ema: float | None = None
 
     def __post_init__(self):
         for field, least in {"epochs": 1, "batch_size": 2, "step_epochs": 1}.items():  # batch norm: no batch of one
-            if not isinstance(getattr(self, field), int) or getattr(self, field) < least:
-                raise RecipeError(f"{field} must be a whole number of at least {least}, not {getattr(self, field)!r}")
+            self._require(field, _whole(getattr(self, field), least), f"a whole number of at least {least}")
+        self._require("train_images", self.train_images is None or _whole(self.train_images, 1),
+                      "a whole number of at least 1 or None")  # fmt: skip
+        self._require("seed", _whole(self.seed, 0) and self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
         for field in ("learning_rate", "gamma"):
             value = getattr(self, field)
-            if not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise RecipeError(f"{field} must be a positive number, not {value!r}")
-        if self.schedule not in SCHEDULES:
-            raise RecipeError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
-        if self.train_images is not None and (not isinstance(self.train_images, int) or self.train_images < 1):
-            raise RecipeError(f"train_images must be a whole number of at least 1 or None, not {self.train_images!r}")
-        if self.dropout is not None and not (isinstance(self.dropout, int | float) and 0 <= self.dropout < 1):
-            raise RecipeError(f"dropout must be a share from 0 to below 1 or None, not {self.dropout!r}")
-        if not isinstance(self.bfloat16, bool):
-            raise RecipeError(f"bfloat16 must be True or False, not {self.bfloat16!r}")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise RecipeError(f"seed must be a whole number from 0 to 2^63 - 1, not {self.seed!r}")
+            self._require(field, _number(value) and value > 0, "a positive number")
+        self._require("weight_decay", _number(self.weight_decay) and self.weight_decay >= 0, "a number of at least 0")
+        for field, may_be_none in {"dropout": True, "label_smoothing": False, "ema": True}.items():
+            value = getattr(self, field)
+            good = may_be_none if value is None else _number(value) and 0 <= value < 1
+            self._require(field, good, "a share from 0 to below 1" + " or None" * may_be_none)
+        for field, choices in {"schedule": SCHEDULES, "precision": PRECISIONS}.items():
+            self._require(field, getattr(self, field) in choices, f"one of {', '.join(choices)}")
+        good = self.augmentation is None or isinstance(self.augmentation, Augmentation)
+        self._require("augmentation", good, "an Augmentation or None")
+
+    def _require(self, field: str, good: bool, wanted: str) -> None:
+        if not good:
+            raise RecipeError(f"{field} must be {wanted}, not {getattr(self, field)!r}")
 
     def steps_per_epoch(self, images: int) -> int:
         """How many full batches an epoch over `images` training images has. Raises RecipeError when there is none."""
@@ -83,16 +100,42 @@ class Recipe:
         """The settings by name, as plain values."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, settings: dict) -> "Recipe":
+        """The recipe that `as_dict` gave, perhaps in another version: settings it did not know have their defaults."""
+        settings = _known(cls, settings)
+        if settings.get("augmentation") is not None:
+            settings["augmentation"] = Augmentation(**_known(Augmentation, settings["augmentation"]))
+        return cls(**settings)
+
+
+def _known(kind: type, settings: dict) -> dict:
+    return {field.name: settings[field.name] for field in fields(kind) if field.name in settings}
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
 
 # Listing 2.2 of the paper: 25 epochs of 468 full batches are 11,700 steps.
-PAPER = Recipe("paper", epochs=25, learning_rate=0.003, schedule="step", promised_accuracy=0.992)
+PAPER = Recipe("paper", epochs=25, learning_rate=0.003, schedule="step", expected_accuracy=0.992)
 # For a CPU: a few epochs under one cycle reach what a stepped schedule needs many more for. Chosen on the last 10,000
 # training images, with the others to train on.
 QUICK = Recipe(
-    "quick", epochs=3, learning_rate=0.01, schedule="one-cycle", dropout=0.0, bfloat16=True, promised_accuracy=0.992
+    "quick",
+    epochs=3,
+    learning_rate=0.01,
+    schedule="one-cycle",
+    dropout=0.0,
+    precision="auto",
+    expected_accuracy=0.992,
 )
 # To see everything run once: seconds of training, an accuracy to match.
-SMALL = Recipe("small", epochs=2, learning_rate=0.01, schedule="one-cycle", train_images=6_400, promised_accuracy=0.90)
+SMALL = Recipe("small", epochs=2, learning_rate=0.01, schedule="one-cycle", train_images=6_400, expected_accuracy=0.90)
 
 RECIPES = {recipe.name: recipe for recipe in (PAPER, QUICK, SMALL)}
 

@@ -1,46 +1,46 @@
-"""The one training loop of the project. It can be stopped at any moment and go on as if it had not been."""
+"""The training loop. A run can be stopped at any moment, and resumes as if it had not been."""
 
 import math
 import platform
 import signal
 import threading
 import time
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import islice
+from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mnist_kit.augment import augment
 from mnist_kit.checkpoints import Checkpoints
-from mnist_kit.data import Digits, Split
-from mnist_kit.engine import (
-    GradientStep,
+from mnist_kit.data import Digits
+from mnist_kit.device import (
     StepClock,
+    answering,
     as_device,
     as_input,
+    as_logits,
     best_device,
-    current,
+    computing,
     device_name,
-    dropping,
-    flushing_denormals,
-    multiplies_bfloat16,
-    pooling_first,
+    has_bfloat16,
+    parameter_dtype,
 )
-from mnist_kit.errors import CheckpointError, LossNotFinite, RecipeError, StorageError, TrainingError
+from mnist_kit.distributed import World, contact, world
+from mnist_kit.errors import CheckpointError, LossNotFinite, ModelError, RecipeError, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
-from mnist_kit.history import History
-from mnist_kit.parallel import World, contact, spread, whole_batches, world
-from mnist_kit.recipes import Recipe
+from mnist_kit.history import EPOCH_COLUMNS, History
+from mnist_kit.models import describe, unwrapped
+from mnist_kit.recipes import Recipe, get_recipe
 
-__all__ = ["Callback", "Evaluation", "Run", "as_device", "as_input", "best_device", "evaluate", "fit", "pooling_first"]
+__all__ = ["Callback", "Evaluation", "Run", "as_device", "as_input", "best_device", "evaluate", "fit"]
 
-CHECKPOINT_SHARE = 0.01  # of the time of a run, that writing its checkpoints may take
 CHECK_STEPS = 100  # on a GPU, between two looks at the losses: each look waits for the device
 
 
@@ -60,80 +60,11 @@ class Callback:
         """When training is over, also after an interruption or an error."""
 
 
-@dataclass
-class Run:
-    """A training run as callbacks see it.
-
-    step: steps done so far; epoch: the one that is running, from 1; losses: float32 (total_steps,), NaN where there was
-    no step yet, on the device until `history()` reads them; resumed_at: the step that a checkpoint gave, else 0; ranks:
-    processes that train together; graph_seconds: what recording a CUDA graph took, 0 without one.
-    """
-
-    recipe: Recipe
-    digits_name: str
-    device: torch.device
-    steps_per_epoch: int
-    step: int = 0
-    epoch: int = 1
-    resumed_at: int = 0
-    ranks: int = 1
-    graph_seconds: float = 0.0
-    interrupted: bool = False
-    started: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self):
-        self.losses = torch.full((self.total_steps,), math.nan, device=self.device)
-        self._epochs: list[dict] = []
-        self._paper_accuracies: list[float] = []
-        self._clock = StepClock(self.device)
-        self._epoch_started = self.started
-        self._epoch_learning_rate = math.nan
-
-    @property
-    def total_steps(self) -> int:
-        return self.recipe.epochs * self.steps_per_epoch
-
-    @property
-    def bfloat16(self) -> bool:
-        """Whether products are computed in bfloat16, else in float32."""
-        return self.device.type == "cuda" or (self.recipe.bfloat16 and multiplies_bfloat16(self.device))
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, evaluation included, and without the time between a stop and going on."""
-        return time.perf_counter() - self.started
-
-    def history(self) -> History:
-        """Everything so far. It waits for the device: ask at most once a second."""
-        steps = pd.DataFrame(
-            {
-                "step": range(1, self.step + 1),
-                "epoch": [1 + step // self.steps_per_epoch for step in range(self.step)],
-                "seconds": self._clock.laps()[: self.step],
-                "loss": self.losses[: self.step].tolist(),
-            }
-        )
-        columns = ["epoch", "loss", "val_loss", "val_accuracy", "seconds", "eval_seconds", "learning_rate"]
-        about = {
-            "recipe": self.recipe.as_dict(),
-            "data": self.digits_name,
-            "device": device_name(self.device),
-            "products": "bfloat16" if self.bfloat16 else "float32",
-            "ranks": self.ranks,
-            "graph_seconds": self.graph_seconds,
-            "system": platform.platform(),
-            "torch": torch.__version__,
-            "interrupted": self.interrupted,
-            "paper_accuracy": list(self._paper_accuracies),
-        }
-        return History(steps, pd.DataFrame(self._epochs, columns=columns), about)
-
-
 def fit(
     model: nn.Module,
     digits: Digits,
-    recipe: Recipe,
-    callbacks: Iterable[Callback] = (),
+    recipe: Recipe | str,
+    callbacks: Iterable[Callback] | Callback = (),
     device: torch.device | str | None = None,
     checkpoint: str | None = None,
     every: int | None = None,
@@ -141,409 +72,423 @@ def fit(
 ) -> History:
     """Train `model` in place on `digits.train` by `recipe`, evaluate on `digits.test` after each epoch.
 
-    model: any module from float32 images (batch, 1, 28, 28) in [0, 1] to logits (batch, 10). It is moved to `device`
-    and returned to evaluation mode. The images are kept on the device as uint8. Seeds torch with `recipe.seed`: the
-    same seed and the same initial weights give the same history on the same CPU; a GPU may differ in the last digits.
-    Products are computed in bfloat16 on a CUDA GPU, and where the recipe says so on processors made for it.
+    model: any module from float images (batch, 1, 28, 28) in [0, 1], of its own dtype (float32 or float64), to logits
+    (batch, classes). It is moved to `device` and left in evaluation mode, otherwise as it was but for its weights.
+    The same recipe and the same initial weights give the same history on the same CPU, whatever callbacks or other
+    threads do: the run has random numbers of its own, which follow from `recipe.seed` and the step, and torch's global
+    random state stays as it was. A GPU may differ in the last digits.
 
     checkpoint: keep the last two states of the run under this name, in `checkpoints/` of the home folder; every: so
     many steps, None: as often as it costs no more than 1 % of the time, and at the end. When a state cannot be written
-    a warning says so once, and training goes on.
-    resume: go on from there. On the CPU the run then is, bit for bit, the one that was not stopped; with no state yet
-    it starts with the first step. A finished run returns its history at once. Without `resume` what was kept under the
-    name is moved to `<name>.before`, or deleted where the run that lies there already got further.
+    a warning says so once, and training continues.
+    resume: start from the last state. On the CPU the run then is, bit for bit, the one that was not stopped; with no
+    state yet it starts with the first step. A finished run returns its history at once. Without `resume` an earlier run
+    of the name is moved to `checkpoints/<name>/before/`, or dropped where the run that lies there got further.
 
-    Interrupting it (Ctrl+C, the notebook's stop button) ends training after the running step: the history so far is
-    returned, the model holds the last step's weights, and the checkpoint is written. A second time ends it at once.
+    Ctrl+C (the notebook's stop button) ends training after the running step: the history so far is returned, the model
+    holds the last step's weights, and the checkpoint is written. A second time ends it at once. SIGTERM and SIGHUP end
+    it likewise and then do what they otherwise do.
 
-    Under `torchrun` all processes train one model: each takes an equal part of every batch, with the same result but
-    for rounding (`mnist_kit.parallel`). Callbacks, checkpoints and progress are the first one's.
+    Under `torchrun` all processes train one model: each takes an equal part of every batch (`mnist_kit.distributed`).
+    Callbacks, checkpoints and progress are the first one's.
 
-    Raises RecipeError when no full batch fits the data or the processes do not divide the batch; TrainingError for an
-    empty test split, a missing device, an `every` that makes no sense, or fewer GPUs than processes; ContactLost, which
-    is one, when another process does not answer; CheckpointError for a checkpoint of another model, recipe or data
-    set, a damaged or newer one; StorageError when the first state cannot be written; LossNotFinite when the loss
-    becomes NaN or infinite: the model then has its last good weights again.
+    Raises ModelError for what is no such module; RecipeError when no full batch fits the data or the processes do not
+    divide the batch; TrainingError for an empty test split, a missing device, callbacks that are none, an `every` that
+    makes no sense, or fewer GPUs than processes; ContactLost, which is one, when another process does not answer;
+    CheckpointError for a checkpoint of another model, recipe or data set, a damaged or newer one; StorageError when
+    the first state cannot be written; LossNotFinite when the loss becomes NaN or infinite: the model then has its last
+    good weights again.
     """
     processes = world()
-    device = processes.own(as_device(device))
-    if len(digits.test) == 0:
-        raise TrainingError(f"{digits.name} has no test images to evaluate on after each epoch")
-    if recipe.batch_size % processes.size:
-        raise RecipeError(
-            f"batch_size {recipe.batch_size} cannot be shared equally by {processes.size} processes: "
-            "start a number of them that divides it, or choose another batch_size"
-        )
+    recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    callbacks = _as_callbacks(callbacks) if processes.is_first else []
     if every is not None and (not isinstance(every, int) or every < 1):
         raise TrainingError(f"every must be a whole number of steps, at least 1, or None, not {every!r}")
     if resume and checkpoint is None:
-        raise CheckpointError("resume=True needs the name of the checkpoint to go on from: checkpoint='…'")
-    run = Run(recipe, digits.name, device, recipe.steps_per_epoch(len(digits.train)), ranks=processes.size)
-    callbacks = list(callbacks) if processes.is_first else []
+        raise CheckpointError("resume=True needs the name of the checkpoint to resume from: checkpoint='…'")
+    checkpoints = None if checkpoint is None else Checkpoints(checkpoint, every)
 
-    with current(device), flushing_denormals():
-        torch.manual_seed(recipe.seed)
-        model.to(device, memory_format=torch.channels_last)
-        training = _Training(model, digits, run, processes)
-        if checkpoint is not None:
-            training.keeper = keeper = _Keeper(Checkpoints(checkpoint), training, every)
-            training.load(processes.from_first(keeper.latest if resume else keeper.begin))
-        for callback in callbacks:
-            callback.on_start(run)
+    # A reader's grad mode, signal handlers and the model's dropout are as before afterwards.
+    with torch.inference_mode(False), torch.enable_grad(), contact(), ExitStack() as at_end:
+        run = Run(model, digits, recipe, processes.own(as_device(device)), processes)
+        at_end.enter_context(_stopping_on_signals(run))
+        at_end.enter_context(_dropping(model, recipe.dropout))
+        if checkpoints:
+            run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
+        checkpoints = checkpoints if processes.is_first else None
+        network = processes.spread(model, run.device)
+        images, labels = run.images, run.labels  # uint8 (N, 1, 28, 28), int64 (N,)
+        started = []
         try:
-            with contact(), training.interrupts:
-                training.train(callbacks)
-        finally:
-            model.eval()
             for callback in callbacks:
-                callback.on_end(run)
-        return run.history()
-
-
-class _Training:
-    """Everything that changes while a model trains, and the loop that changes it."""
-
-    def __init__(self, model: nn.Module, digits: Digits, run: Run, processes: World):
-        self.model, self.run, self.processes = model, run, processes
-        self.keeper: _Keeper | None = None
-        self.interrupts = _Interrupts(hold=processes.size > 1)
-        recipe = run.recipe
-        self.images = digits.train.images[: recipe.train_images].to(run.device)
-        self.labels = digits.train.labels[: recipe.train_images].to(run.device)
-        self.test = Split(digits.test.images.to(run.device), digits.test.labels)
-        self.learning_rates: list[float] = []  # of each step
-        self.gradients: GradientStep | None = None
-        self.on_cpu = run.device.type == "cpu"
-        fused = run.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=fused)
-        self.by_step = recipe.schedule == "one-cycle"  # else the schedule moves with each epoch
-        if self.by_step:
-            self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, run.total_steps)
-        else:
-            self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, recipe.step_epochs, recipe.gamma)
-        self.remember_good()
-
-    def train(self, callbacks: list[Callback]) -> None:
-        run = self.run
-        shuffle = torch.Generator().manual_seed(run.recipe.seed)  # on the CPU: the same order on every device
-        orders = (torch.randperm(len(self.images), generator=shuffle) for _ in range(run.recipe.epochs))
-        try:
-            for epoch, order in islice(enumerate(orders, start=1), len(run._epochs), None):
+                callback.on_start(run)
+                started.append(callback)
+            for epoch in range(len(run.epochs) + 1, recipe.epochs + 1):
                 run.epoch = epoch
-                for _ in self.steps(order.to(run.device)):
+                for batch in run.batches():  # int64 (batch_size,)
+                    with run.one_step() as generator:
+                        inputs = as_input(images[batch])  # float32 (batch, 1, 28, 28)
+                        if recipe.augmentation is not None:
+                            inputs = augment(inputs, recipe.augmentation, generator)
+                        run.optimizer.zero_grad()
+                        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+                            logits = network(inputs.to(run.dtype))  # (batch, classes)
+                        logits = as_logits(logits, len(batch), run.classes)
+                        loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
+                        loss.backward()
+                        run.optimizer.step()
+                        run.record(loss.detach())
                     for callback in callbacks:
                         callback.on_step(run)
-                    if self.keeper:
-                        self.keeper.on_step()
-                self.end_epoch()
+                    if checkpoints and checkpoints.is_due(run.step) and run.keep_weights():
+                        checkpoints.save(run)
+                    if run.stopping:
+                        raise KeyboardInterrupt
+                begun = time.perf_counter()
+                processes.share_buffers(model)
+                evaluation = processes.from_first(lambda: evaluate(run.averaged_model, digits.test, run.device))
+                run.record_epoch(evaluation, time.perf_counter() - begun)
                 for callback in callbacks:
                     callback.on_epoch(run)
         except KeyboardInterrupt:
             run.interrupted = True
-        if self.keeper and not self.interrupts.amid_step:
-            with self.interrupts.held():
-                self.keeper.save()
+        finally:
+            with ExitStack() as ends:  # each on_end is called, even where another raises
+                for callback in reversed(started):
+                    ends.callback(callback.on_end, run)
+                model.eval()
+        if checkpoints and not run.amid_step and run.keep_weights():
+            checkpoints.save(run)
+        if run.averaged_model is not model:
+            model.load_state_dict(run.averaged_model.state_dict())
+    return run.history()
 
-    def steps(self, order: Tensor) -> Iterator[None]:
-        """The steps of an epoch through images in `order`, but for those that were done before it was resumed."""
-        run, size = self.run, self.run.recipe.batch_size
-        done = run.step - len(run._epochs) * run.steps_per_epoch
-        if done == 0:
-            run._epoch_started, run._epoch_learning_rate = time.perf_counter(), self.learning_rate
-        self.model.train()
-        dropout = dropping(self.model, run.recipe.dropout)
-        with pooling_first(self.model), dropout, whole_batches(self.model, self.processes):
-            for batch in order[: run.steps_per_epoch * size].split(size)[done:]:
-                batch = self.processes.shard(batch)
-                if self.gradients is None:
-                    self.gradients = self.begin_gradients(batch)
-                with self.interrupts.held():
-                    self.step(batch)
-                self.interrupts.look()
-                yield
 
-    def begin_gradients(self, batch: Tensor) -> GradientStep:
-        if self.processes.size > 1:
-            return GradientStep(spread(self.model, self.run.device), self.run.device, self.run.bfloat16)
-        gradients = GradientStep(self.model, self.run.device, self.run.bfloat16)
-        if self.run.device.type == "cuda":
-            started = time.perf_counter()
-            gradients.record(self.images[batch], self.labels[batch])
-            self.run.graph_seconds = time.perf_counter() - started
-        return gradients
+class Run:
+    """A training run: all that changes while a model trains. Callbacks read it.
 
-    def step(self, batch: Tensor) -> None:
-        """One step, on this process's part of a batch: indices of images, int64 (n,)."""
-        run = self.run
-        run._clock.begin()
-        loss = self.gradients(self.images[batch], self.labels[batch])
-        if self.processes.size > 1:
-            # All have to stop after the same step, so whether one was told to is shared along with the loss.
-            loss, stop = self.processes.mean(torch.stack([loss, torch.full_like(loss, self.interrupts.told)]))
-        run.losses[run.step] = loss
-        self.learning_rates.append(self.learning_rate)
-        if self.on_cpu:
-            self.check(run.step, run.step + 1)
-        self.optimizer.step()
-        run._clock.end()
-        run.step += 1
-        ends_epoch = run.step % run.steps_per_epoch == 0
-        if self.by_step or ends_epoch:
-            self.schedule.step()
-        look = self.on_cpu or ends_epoch or run.step % CHECK_STEPS == 0
-        if look and not self.on_cpu:
-            self.check(max(0, run.step - CHECK_STEPS), run.step)
-        if self.processes.size > 1 and look:
-            self.interrupts.pending = bool(stop > 0)
+    recipe, digits_name, device, steps_per_epoch: what it runs with; precision: "float32" or "bfloat16", what products
+    are computed in; world_size: processes that train together; step: steps done so far; epoch: the one that is running,
+    from 1; losses: float32 (total_steps,), NaN where there was no step yet, on the device until `history()` reads them;
+    epochs: a dict per finished epoch; resumed_at: the step that a checkpoint gave, else 0; interrupted: whether it
+    was stopped; model, optimizer, scheduler: PyTorch's.
+    """
 
-    def end_epoch(self) -> None:
-        run = self.run
-        loss = run.losses[run.step - run.steps_per_epoch : run.step].mean().item()
-        trained = time.perf_counter()
-        evaluation = self.evaluate()
-        now = time.perf_counter()
-        with self.interrupts.held():
-            run._paper_accuracies.append(evaluation.paper_accuracy)
-            run._epochs.append(
-                {
-                    "epoch": run.epoch,
-                    "loss": loss,
-                    "val_loss": evaluation.loss,
-                    "val_accuracy": evaluation.accuracy,
-                    "seconds": now - run._epoch_started,
-                    "eval_seconds": now - trained,
-                    "learning_rate": run._epoch_learning_rate,
-                }
+    def __init__(self, model: nn.Module, digits: Digits, recipe: Recipe, device: torch.device, processes: World):
+        if len(digits.test) == 0:
+            raise TrainingError(f"{digits.name} has no test images to evaluate on after each epoch")
+        if recipe.batch_size % processes.size:
+            raise RecipeError(
+                f"batch_size {recipe.batch_size} cannot be shared equally by {processes.size} processes: "
+                "start a number of them that divides it, or choose another batch_size"
             )
-            self.remember_good()
+        self.steps_per_epoch = recipe.steps_per_epoch(len(digits.train))
+        _require_trainable(model)
+        self.model, self.recipe, self.digits, self.device, self.processes = model, recipe, digits, device, processes
+        self.digits_name, self.world_size = digits.name, processes.size
+        bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device))
+        self.precision = "bfloat16" if bfloat16 else "float32"
+        self.images = digits.train.images[: recipe.train_images].to(device)
+        self.labels = digits.train.labels[: recipe.train_images].to(device)
+        self.classes = 1 + int(max(self.labels.max(), digits.test.labels.max()))
+        self.dtype = parameter_dtype(model)
+        self.step, self.epoch, self.epochs, self.resumed_at = 0, 1, [], 0
+        self.interrupted = self.stopping = self.told_to_stop = self.amid_step = False
+        self.started = self.epoch_started = time.perf_counter()
+        self.losses = torch.full((self.total_steps,), math.nan, dtype=torch.float32, device=device)
+        self.clock = StepClock(device)
 
-    def evaluate(self) -> Evaluation:
-        """On all processes together: each takes a part of the images, all get all of the logits."""
-        test = self.test
-        rank, size = self.processes.rank, self.processes.size
-        if size == 1:
-            return evaluate(self.model, test, self.run.device)
-        part = Split(test.images[rank::size], test.labels[rank::size])
-        logits = evaluate(self.model, part, self.run.device).logits if len(part) else torch.empty(0, 10)
-        gathered = self.processes.gather(logits.to(self.run.device), len(test))
-        return Evaluation(gathered.cpu(), test.labels.cpu())
+        with computing, torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(recipe.seed)
+            model.to(device)
+            if any(is_lazy(parameter) for parameter in model.parameters()):
+                with answering(model):
+                    model(as_input(self.images[:2]).to(self.dtype))
+        kind = torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam
+        fused = device.type in ("cpu", "cuda")
+        self.optimizer = kind(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+        if recipe.schedule == "one-cycle":
+            schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, self.total_steps)
+        else:
+            steps = recipe.step_epochs * self.steps_per_epoch
+            schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, steps, recipe.gamma)
+        self.scheduler = schedule
+        self.average = recipe.ema and AveragedModel(unwrapped(model), multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+        self.keep_weights()
+
+    @property
+    def total_steps(self) -> int:
+        return self.recipe.epochs * self.steps_per_epoch
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, evaluation included, without the time between a stop and the resumption."""
+        return time.perf_counter() - self.started
 
     @property
     def learning_rate(self) -> float:
-        return self.schedule.get_last_lr()[0]
-
-    def remember_good(self) -> bool:
-        """Keep the weights to fall back to; False where they are not finite."""
-        weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        good = all(bool(tensor.isfinite().all()) for tensor in weights.values())
-        if good:
-            self.good = (self.run.step, weights)
-        return good
-
-    def check(self, first: int, last: int) -> None:
-        """Stop when a loss of steps `first` to `last`, exclusive and from 0, is not finite."""
-        run = self.run
-        bad = (~run.losses[first:last].isfinite()).nonzero()
-        if not len(bad):
-            return
-        step = first + int(bad[0]) + 1
-        learning_rate = self.learning_rates[step - 1]
-        good, weights = self.good
-        self.model.load_state_dict(weights)
-        where = f"the model has the weights of step {good:,} again"
-        if self.keeper and self.keeper.saved:
-            where += f"; the checkpoint {self.keeper.name!r} is of step {self.keeper.saved[0]:,}"
-        raise LossNotFinite(
-            f"the loss of step {step:,} is {run.losses[step - 1].item()} (epoch {run.epoch}, learning rate "
-            f"{learning_rate:.3g}): {where}. A lower learning_rate is the usual mend; images or labels that are "
-            "not what they should be are the other cause",
-            step,
-            learning_rate,
-            run.history(),
-        )
-
-    # What a checkpoint holds
-
-    def identity(self) -> dict:
-        """What has to be the same for a run to go on."""
-        recipe = self.run.recipe.as_dict()
-        del recipe["promised_accuracy"]
-        return {"model": type(self.model).__name__, "recipe": recipe, "data": [self.run.digits_name, self.checksum]}
-
-    @cached_property
-    def checksum(self) -> int:
-        """Of all images and labels: a name alone does not tell one data set from another."""
-        total = 0
-        for tensor in (self.images, self.labels, self.test.images, self.test.labels):
-            total = zlib.crc32(tensor.cpu().contiguous().numpy(), total)
-        return total
-
-    def state(self) -> tuple[dict[str, Tensor], dict]:
-        run, optimizer = self.run, self.optimizer.state_dict()
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for index, averages in optimizer["state"].items():
-            tensors |= {f"adam.{index}.{name}": tensor for name, tensor in averages.items()}
-        tensors["losses"] = run.losses[: run.step]
-        tensors["seconds"] = torch.tensor(run._clock.laps(), dtype=torch.float64)
-        tensors["random.cpu"] = torch.get_rng_state()
-        if run.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
-        now = time.perf_counter()
-        return tensors, {
-            **self.identity(),
-            "step": run.step,
-            "epochs": run._epochs,
-            "paper_accuracies": run._paper_accuracies,
-            "seconds": now - run.started,
-            "epoch_seconds": now - run._epoch_started,
-            "epoch_learning_rate": run._epoch_learning_rate,
-            "schedule": self.schedule.state_dict(),
-            "groups": optimizer["param_groups"],
-        }
-
-    def load(self, state: tuple[dict[str, Tensor], dict] | None) -> None:
-        """Go on from `state`. Raises CheckpointError, and changes nothing, when it is of another run."""
-        if state is None:
-            return
-        tensors, about = state
-        self.require_same(tensors, about)
-        run, parameters = self.run, list(self.model.parameters())
-        averages = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "adam":
-                index, _, rest = rest.partition(".")
-                like = parameters[int(index)]
-                # In the parameter's own memory layout, on which Adam's fused loop relies.
-                fitted = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
-                averages.setdefault(int(index), {})[rest] = fitted
-        self.model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-        groups = [{**group, "betas": tuple(group["betas"])} for group in about["groups"]]
-        self.optimizer.load_state_dict({"state": averages, "param_groups": groups})
-        self.schedule.load_state_dict(about["schedule"])
-        torch.set_rng_state(tensors["random.cpu"])
-        if run.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], run.device)
-        now = time.perf_counter()
-        run.step = run.resumed_at = about["step"]
-        run.losses[: run.step] = tensors["losses"].to(run.device)
-        self.learning_rates = [math.nan] * run.step
-        run._clock = StepClock(run.device, tensors["seconds"].tolist())
-        run._epochs, run._paper_accuracies = about["epochs"], about["paper_accuracies"]
-        run.epoch = min(len(run._epochs) + 1, run.recipe.epochs)
-        run.started, run._epoch_started = now - about["seconds"], now - about["epoch_seconds"]
-        run._epoch_learning_rate = about["epoch_learning_rate"]
-        self.remember_good()
-
-    def require_same(self, tensors: dict[str, Tensor], about: dict) -> None:
-        name = self.keeper.name
-        mend = "train with what it was begun with, choose another checkpoint name, or start anew without resume"
-        for kind, mine in self.identity().items():
-            theirs = about[kind]
-            if theirs == mine:
-                continue
-            if kind == "recipe":
-                differing = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
-                what = ", ".join(f"{key} {theirs.get(key)!r}, not {mine.get(key)!r}" for key in differing)
-            else:
-                theirs, mine = (theirs[0], mine[0]) if kind == "data" else (theirs, mine)
-                what = f"{theirs!r}, not {mine!r}" if theirs != mine else f"another version of {mine!r}"
-            raise CheckpointError(f"the checkpoint {name!r} is of another {kind} ({what}): {mend}")
-        shapes = {f"model.{key}": tensor.shape for key, tensor in self.model.state_dict().items()}
-        theirs = {key: tensor.shape for key, tensor in tensors.items() if key.startswith("model.")}
-        if shapes != theirs:
-            key = next(key for key in [*shapes, *theirs] if shapes.get(key) != theirs.get(key))
-            raise CheckpointError(f"the checkpoint {name!r} is of another model ({key[6:]!r} differs): {mend}")
-
-
-class _Keeper:
-    """When a run is written to its checkpoints, and what happens when it cannot be."""
-
-    def __init__(self, checkpoints: Checkpoints, training: _Training, every: int | None):
-        self.checkpoints, self.training, self.every = checkpoints, training, every
-        self.name = checkpoints.name
-        self.saved: tuple[int, int] | None = None  # steps and epochs of the last state
-        self.due = time.perf_counter()
-        self.complained = False
-
-    def latest(self) -> tuple | None:
-        state = self.checkpoints.latest()
-        if state is None:
-            return self.begin()
-        self.saved = state[1]["step"], len(state[1]["epochs"])
-        return state
-
-    def begin(self) -> None:
-        moved = self.checkpoints.set_aside()
-        try:
-            self.write()
-        except StorageError:
-            if moved:
-                self.checkpoints.bring_back()
-            raise
-
-    def on_step(self) -> None:
-        if time.perf_counter() >= self.due if self.every is None else self.training.run.step % self.every == 0:
-            self.save()
-
-    def save(self) -> None:
-        """Write the state if it is new and in order; a failure is told once, and is no reason to stop."""
-        training = self.training
-        if not training.processes.is_first or self.saved == self.position:
-            return
-        try:
-            if training.remember_good():
-                self.write()
-        except StorageError as error:
-            if not self.complained:
-                warnings.warn(f"training goes on without new checkpoints: {error}", stacklevel=2)
-            self.complained = True
-
-    def write(self) -> None:
-        started = time.perf_counter()
-        self.checkpoints.write(self.training.run.step, *self.training.state())
-        self.saved = self.position
-        now = time.perf_counter()
-        self.due = now + (now - started) / CHECKPOINT_SHARE
+        """Of the next step."""
+        return self.scheduler.get_last_lr()[0]
 
     @property
-    def position(self) -> tuple[int, int]:
-        return self.training.run.step, len(self.training.run._epochs)
+    def averaged_model(self) -> nn.Module:
+        """What is evaluated: the model, or the average of its weights where the recipe asks for one."""
+        return self.average.module if self.average else self.model
 
-
-class _Interrupts:
-    """Ctrl+C, put off to the end of a step, since a step done by half could not be gone on with.
-
-    hold: put it off until all processes know of it. told: it was pressed; pending: the run may stop now.
-    """
-
-    def __init__(self, hold: bool):
-        self.hold = hold
-        self.told = self.pending = self.amid_step = False
-
-    def __enter__(self) -> "_Interrupts":
-        self.own = threading.current_thread() is threading.main_thread()  # no other is interrupted
-        if self.own:
-            self.before = signal.signal(signal.SIGINT, self.handle)
-        return self
-
-    def __exit__(self, *_exception) -> None:
-        if self.own:
-            signal.signal(signal.SIGINT, self.before)
-
-    def handle(self, _number, _frame) -> None:
-        if self.told or not (self.hold or self.amid_step):
-            raise KeyboardInterrupt
-        self.told = True
+    def batches(self) -> Iterator[Tensor]:
+        """This process's part of each batch of the epoch that is still to come: indices of images."""
+        size, done = self.recipe.batch_size, self.step - len(self.epochs) * self.steps_per_epoch
+        if done == 0:
+            self.epoch_started, self.epoch_learning_rate = time.perf_counter(), self.learning_rate
+        shuffle = torch.Generator().manual_seed(_seed(self.recipe.seed, self.epoch))  # the same on every device
+        order = torch.randperm(len(self.images), generator=shuffle, device="cpu").to(self.device)
+        for batch in order[: self.steps_per_epoch * size].split(size)[done:]:
+            yield self.processes.shard(batch)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        self.amid_step = True  # and stays so when the step is not finished
-        yield
-        self.amid_step = False
+    def one_step(self) -> Iterator[torch.Generator]:
+        """Within it torch draws the run's own random numbers, and no other thread uses the model; for augmentation."""
+        seed = _seed(self.recipe.seed, self.step, self.processes.rank)
+        with computing, torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            self.amid_step = True  # and stays so when the step is not finished
+            self.model.train()
+            self.clock.begin()
+            yield torch.Generator().manual_seed(seed)
+            self.clock.end()
+            self.amid_step = False
 
-    def look(self) -> None:
-        if self.told and not self.hold:
-            self.pending = True
-        if self.pending:
+    def record(self, loss: Tensor) -> None:
+        """Count the step that made `loss`, and move on the schedule. Raises LossNotFinite."""
+        stop = self.told_to_stop
+        if self.world_size > 1:  # all have to stop after the same step
+            loss, stop = self.processes.mean(torch.stack([loss, torch.full_like(loss, stop)]))
+        self.losses[self.step] = loss
+        self.step += 1
+        if self.device.type == "cpu" or self.step % self.steps_per_epoch == 0 or self.step % CHECK_STEPS == 0:
+            self.stopping = bool(stop)
+            self._require_finite()
+        self.scheduler.step()
+        if self.average:
+            self.average.update_parameters(unwrapped(self.model))
+
+    def record_epoch(self, evaluation: Evaluation, eval_seconds: float) -> None:
+        """Note what an epoch came to."""
+        now = time.perf_counter()
+        self.epochs.append(
+            {
+                "epoch": self.epoch,
+                "loss": self.losses[self.step - self.steps_per_epoch : self.step].mean().item(),
+                "val_loss": evaluation.loss,
+                "val_accuracy": evaluation.accuracy,
+                "batch_accuracy": evaluation.batch_accuracy,
+                "seconds": now - self.epoch_started,
+                "eval_seconds": eval_seconds,
+                "learning_rate": self.epoch_learning_rate,
+            }
+        )
+        self.keep_weights()
+
+    def history(self) -> History:
+        """Everything so far. It waits for the device: ask at most once per second."""
+        steps = pd.DataFrame(
+            {
+                "step": range(1, self.step + 1),
+                "epoch": [1 + step // self.steps_per_epoch for step in range(self.step)],
+                "seconds": self.clock.seconds()[: self.step],
+                "loss": self.losses[: self.step].tolist(),
+            }
+        )
+        about = {
+            "recipe": self.recipe.as_dict(),
+            "data": self.digits_name,
+            "device": device_name(self.device),
+            "precision": self.precision,
+            "world_size": self.world_size,
+            "system": platform.platform(),
+            "torch": torch.__version__,
+            "interrupted": self.interrupted,
+        }
+        return History(steps, pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS)), about)
+
+    def keep_weights(self) -> bool:
+        """Keep the weights to fall back to; False where they are not finite."""
+        good = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+        if good:
+            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.good = (self.step, weights)
+        return good
+
+    def _require_finite(self) -> None:
+        bad = (~self.losses[: self.step][-CHECK_STEPS:].isfinite()).nonzero()
+        if not len(bad):
+            return
+        step = max(0, self.step - CHECK_STEPS) + int(bad[0]) + 1
+        good, weights = self.good
+        self.model.load_state_dict(weights)
+        raise LossNotFinite(
+            f"the loss of step {step:,} is {self.losses[step - 1].item()} (epoch {self.epoch}, learning rate "
+            f"{self.learning_rate:.3g}): the model has the weights of step {good:,} again. Usually a lower "
+            "learning_rate fixes it; images or labels that are not what they should be are the other cause",
+            step,
+            self.learning_rate,
+            self.history(),
+        )
+
+    # Checkpoints
+
+    def identity(self) -> dict:
+        """What has to be the same for a run to resume: the class of the model, the recipe, the data and a checksum."""
+        checksum = 0  # of all images and labels: a name alone does not tell one data set from another
+        for tensor in (self.images, self.labels, self.digits.test.images, self.digits.test.labels):
+            checksum = zlib.crc32(tensor.cpu().contiguous().numpy(), checksum)
+        recipe = self.recipe.as_dict()
+        del recipe["expected_accuracy"]
+        return {"model": describe(self.model)[0], "recipe": recipe, "data": [self.digits_name, checksum]}
+
+    def state_dict(self) -> dict:
+        """All that a run needs to resume: tensors and plain values."""
+        if not hasattr(self, "_identity"):
+            self._identity = self.identity()
+        now = time.perf_counter()
+        return {
+            **self._identity,
+            "step": self.step,
+            "epochs": self.epochs,
+            "losses": self.losses[: self.step].clone(),
+            "step_seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64),
+            "seconds": now - self.started,
+            "epoch_seconds": now - self.epoch_started,
+            "epoch_learning_rate": self.epoch_learning_rate if self.step else self.learning_rate,
+            "weights": unwrapped(self.model).state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+
+    def resume(self, state: dict | None, name: str) -> None:
+        """Continue from `state`, if there is one. Raises CheckpointError when it is of another run, or incomplete."""
+        if state is None:
+            return
+        try:
+            self._require_same(state, name)
+            step, epochs, losses, seconds = (state[key] for key in ("step", "epochs", "losses", "step_seconds"))
+            whole = isinstance(step, int) and 0 <= step <= self.total_steps and len(losses) == len(seconds) == step
+            if not whole or not 0 <= step - len(epochs) * self.steps_per_epoch <= self.steps_per_epoch:
+                raise ValueError(f"{len(losses)} losses and {len(epochs)} epochs for {step} steps")
+            if step and not state["optimizer"]["state"]:
+                raise ValueError("no state of the optimizer")
+            now = time.perf_counter()
+            self.started, self.epoch_started = now - state["seconds"], now - state["epoch_seconds"]
+            self.epoch_learning_rate = state["epoch_learning_rate"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            if self.average:
+                self.average.load_state_dict(state["average"])
+            unwrapped(self.model).load_state_dict(state["weights"])
+            self.losses[:step] = losses.to(self.device)
+            self.clock = StepClock(self.device, seconds.tolist())
+            self.step = self.resumed_at = step
+            self.epochs = list(epochs)
+            self.epoch = min(len(epochs) + 1, self.recipe.epochs)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint {name!r} is not complete ({type(error).__name__}: {error}): choose another checkpoint "
+                "name, or start anew without resume"
+            ) from error
+        self.keep_weights()
+
+    def _require_same(self, state: dict, name: str) -> None:
+        fix = "train with what it was started with, choose another checkpoint name, or start anew without resume"
+        mine = self.identity()
+        recipe = Recipe.from_dict(state["recipe"]).as_dict()
+        other = [
+            f"{key} {recipe[key]!r}, not {value!r}" for key, value in mine["recipe"].items() if recipe[key] != value
+        ]
+        if other:
+            raise CheckpointError(f"the checkpoint {name!r} is of another recipe ({', '.join(other)}): {fix}")
+        if state["data"] != mine["data"]:
+            theirs, own = state["data"][0], self.digits_name
+            what = f"another version of {own!r}" if theirs == own else f"{theirs!r}, not {own!r}"
+            raise CheckpointError(f"the checkpoint {name!r} is of other data ({what}): {fix}")
+        if state["model"] != mine["model"]:
+            what = f"{state['model']!r}, not {mine['model']!r}"
+            raise CheckpointError(f"the checkpoint {name!r} is of another model ({what}): {fix}")
+        shapes = {key: tensor.shape for key, tensor in unwrapped(self.model).state_dict().items()}
+        theirs = {key: tensor.shape for key, tensor in state["weights"].items()}
+        for key in [*shapes, *theirs]:
+            if shapes.get(key) != theirs.get(key):
+                raise CheckpointError(f"the checkpoint {name!r} is of another model ({key!r} differs): {fix}")
+
+
+def _seed(*numbers: int) -> int:
+    """One seed from several numbers, such as a run's seed and a step: different ones for different numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
+def _as_callbacks(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
+    callbacks = [callbacks] if hasattr(callbacks, "on_step") or not isinstance(callbacks, Iterable) else list(callbacks)
+    for callback in callbacks:
+        if isinstance(callback, type) or not hasattr(callback, "on_step"):
+            raise TrainingError(f"{callback!r} is no callback: derive a class from Callback and pass an object of it")
+    return callbacks
+
+
+def _require_trainable(model: nn.Module) -> None:
+    """Raise ModelError, which says how to fix it, for what cannot be trained."""
+    if not isinstance(model, nn.Module):
+        hint = f": write {model.__name__}()" if isinstance(model, type) else ""
+        raise ModelError(f"the model has to be an nn.Module, not {model!r}{hint}")
+    parameters = list(model.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ModelError("the model has no parameters to train: none at all, or all are frozen (requires_grad=False)")
+    for parameter in parameters:
+        if not is_lazy(parameter) and (parameter.is_meta or parameter.is_inference()):
+            raise ModelError('the model was made within torch.inference_mode() or on the device "meta": make it anew')
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            raise ModelError(
+                f"the model's weights are {parameter.dtype}, too coarse for Adam's steps: keep them in float32 with "
+                'model.float(), and choose precision="bfloat16" in the recipe'
+            )
+
+
+@contextmanager
+def _dropping(model: nn.Module, share: float | None) -> Iterator[None]:
+    """Within it the `Dropout` layers of `model` switch off that share of their inputs; None: as many as otherwise."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)] if share is not None else []
+    before = [layer.p for layer in layers]
+    try:
+        for layer in layers:
+            layer.p = share
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer.p = own
+
+
+@contextmanager
+def _stopping_on_signals(run: Run) -> Iterator[None]:
+    """Within it Ctrl+C, SIGTERM and SIGHUP tell the run to stop after the step. A second Ctrl+C stops it at once."""
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    received = []
+
+    def stop(number, _frame):
+        if number == signal.SIGINT and run.told_to_stop:
             raise KeyboardInterrupt
+        received.append(number)
+        run.told_to_stop = True
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in set(received) - {signal.SIGINT}:
+            signal.raise_signal(number)  # the state is saved: now it may end the process

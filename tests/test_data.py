@@ -1,9 +1,14 @@
+import contextlib
 import gzip
 import hashlib
 import http.server
 import shutil
+import socket
 import struct
+import subprocess
 import threading
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision import datasets
 
 from mnist_kit import data
-from mnist_kit.data import Split, class_table, export_images, load_mnist
+from mnist_kit.data import Digits, Split, class_table, export_images, load_mnist
 from mnist_kit.errors import DataError, DataNotFound, StorageError
 from mnist_kit.files import data_folder
 
@@ -33,12 +39,11 @@ def raw(monkeypatch):
     folder.mkdir(parents=True)
     source = _small("mnist")
     counts = source.counts
-    for split, (images, labels) in source.files.items():
-        values = np.arange(counts[split])
+    for (images, labels), count in zip(batched(OFFICIAL_MD5), counts, strict=True):
+        values = np.arange(count)
         pixels = np.repeat(values.astype(np.uint8), 784).tobytes()
-        (folder / images).write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, counts[split], 28, 28) + pixels)
-        content = struct.pack(">4BI", 0, 0, 8, 1, counts[split]) + bytes((values % 10).tolist())
-        (folder / labels).write_bytes(content)
+        (folder / images).write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, count, 28, 28) + pixels)
+        (folder / labels).write_bytes(_label_file(values % 10))
     monkeypatch.setitem(data.SOURCES, "mnist", source)
     return folder
 
@@ -62,8 +67,13 @@ def _label_file(labels):
 
 def _small(name):
     """The source called `name`, of 40 and 20 images."""
-    source = data.SOURCES[name]
-    return data._Source(source.dataset, source.files, {"train": 40, "test": 20}, {})
+    return replace(data.SOURCES[name], counts=(40, 20), is_mnist=None)
+
+
+def batched(names):
+    """Image and label file of each split."""
+    first, second, third, fourth = names
+    return (first, second), (third, fourth)
 
 
 def test_small_files_are_read_as_they_are(raw):
@@ -84,14 +94,14 @@ def test_a_read_only_folder_is_enough_when_the_files_are_there(raw):
 @pytest.mark.parametrize(
     ("file", "damage", "message"),
     [
-        ("train-images-idx3-ubyte", lambda b: b[:-5], "bytes where its header promises"),
-        ("train-images-idx3-ubyte", lambda b: b[:2], "is no IDX file"),
-        ("train-images-idx3-ubyte", lambda b: b"", "is no IDX file"),
-        ("train-images-idx3-ubyte", lambda b: b"\x1f\x8b" + b[2:], "is no IDX file"),
-        ("train-images-idx3-ubyte", lambda b: b[:10], "header"),
-        ("train-images-idx3-ubyte", lambda b: b[:4] + b"\xff" * 12 + b[16:], "header promises"),
+        ("train-images-idx3-ubyte", lambda b: b[:-5], "is not a whole IDX file"),
+        ("train-images-idx3-ubyte", lambda b: b[:2], "is not a whole IDX file"),
+        ("train-images-idx3-ubyte", lambda b: b"", "is not a whole IDX file"),
+        ("train-images-idx3-ubyte", lambda b: b"\x1f\x8b" + b[2:], "is not a whole IDX file"),
+        ("train-images-idx3-ubyte", lambda b: b[:10], "is not a whole IDX file"),
+        ("train-images-idx3-ubyte", lambda b: b[:4] + b"\xff" * 12 + b[16:], "is not a whole IDX file"),
         ("t10k-labels-idx1-ubyte", lambda b: b[:-1] + b"\x0b", "label 19 is 11"),
-        ("t10k-labels-idx1-ubyte", lambda b: struct.pack(">4BI", 0, 0, 8, 1, 3) + b"\0\0\0", "not a label for each"),
+        ("t10k-labels-idx1-ubyte", lambda b: struct.pack(">4BI", 0, 0, 8, 1, 3) + b"\0\0\0", "labels must be int64"),
     ],
 )
 def test_damaged_files_are_named(raw, file, damage, message):
@@ -124,77 +134,126 @@ def test_a_single_wrong_bit_of_the_real_files_is_noticed(mnist, tmp_path):
     path = tmp_path / "t10k-labels-idx1-ubyte"
     path.write_bytes(labels)
     with pytest.raises(DataError, match="checksum"):
-        data._read_idx(path, data.SOURCES["mnist"].crc32[path.name])
+        data._read(path, data.SOURCES["mnist"])
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
+def test_mnists_own_files_are_not_taken_for_fashion(mnist, tmp_path):
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    path.write_bytes(_label_file(mnist.test.labels))
+    assert len(data._read(path, data.SOURCES["mnist"])) == 10_000
+    with pytest.raises(DataError, match="another file's content"):
+        data._read(path, data.SOURCES["fashion"])
+
+
+@pytest.mark.parametrize("name", ["emnist", ["mnist"], None])
+def test_an_unknown_name_is_answered_with_the_known_ones(name):
     with pytest.raises(DataError, match="mnist, fashion, kmnist, qmnist"):
-        load_mnist("emnist")
+        load_mnist(name)
+
+
+def test_a_folder_that_is_a_loop_of_links_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    monkeypatch.setenv("MNIST_KIT_DATA", str(tmp_path / "a"))
+    with pytest.raises(DataError, match="MNIST_KIT_DATA"):
+        load_mnist()
 
 
 class _Mirror(http.server.BaseHTTPRequestHandler):
-    """Serves the .gz files of the folder set on it; `cut` breaks the connection half way."""
+    """Serves the .gz files of the folder set on it, in the manner of `manner`."""
 
-    folder, cut = None, False
+    folder, manner = None, "whole"
 
     def do_GET(self):
-        path = self.folder / self.path.lstrip("/")
-        if not path.is_file():
+        path = self.folder / self.path.rpartition("/")[2]
+        manner = self.path.split("/")[1] if self.path.count("/") > 1 else self.manner
+        if manner == "silent":
+            time.sleep(5)
+        if manner in ("resets", "silent"):
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return self.connection.close()
+        if manner == "absent":
             return self.send_error(404)
         content = path.read_bytes()
+        if manner == "damaged":
+            content = content[:-9] + bytes(9)
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if self.cut else content)
+        if manner == "drips":
+            for byte in content:
+                with contextlib.suppress(OSError):
+                    self.wfile.write(bytes([byte]))
+                time.sleep(0.05)
+        else:
+            self.wfile.write(content[: len(content) // 2] if manner == "cut" else content)
 
     def log_message(self, *_): ...
 
 
 @pytest.fixture
-def mirror(tmp_path, monkeypatch):
-    """A mirror on this machine, which torchvision's MNIST is pointed at."""
-    handler = type("Mirror", (_Mirror,), {"folder": tmp_path / "mirror", "cut": False})
+def mirror(raw, tmp_path, monkeypatch):
+    """A mirror on this machine, which torchvision's MNIST is pointed at; the files of `raw` are there and not here."""
+    handler = type("Mirror", (_Mirror,), {"folder": tmp_path / "mirror"})
     handler.folder.mkdir()
+    resources = []
+    for name in OFFICIAL_MD5:
+        content = gzip.compress((raw / name).read_bytes())
+        (handler.folder / f"{name}.gz").write_bytes(content)
+        resources.append((f"{name}.gz", hashlib.md5(content).hexdigest()))
+    shutil.rmtree(raw)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(data.datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    handler.address = f"http://127.0.0.1:{server.server_port}/"
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [handler.address])
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
     yield handler
     server.shutdown()
     server.server_close()
 
 
-def _serve(mirror, raw, monkeypatch):
-    resources = []
-    for name in OFFICIAL_MD5:
-        content = gzip.compress((raw / name).read_bytes())
-        (mirror.folder / f"{name}.gz").write_bytes(content)
-        resources.append((f"{name}.gz", hashlib.md5(content).hexdigest()))
-    monkeypatch.setattr(data.datasets.MNIST, "resources", resources)
-    shutil.rmtree(raw)
-
-
-def test_a_download_fills_the_data_folder(raw, mirror, monkeypatch):
-    _serve(mirror, raw, monkeypatch)
+def test_a_download_fills_the_data_folder(raw, mirror):
+    raw.mkdir()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (raw / f".train-images-idx3-ubyte.{dead.pid}.1.tmp").write_text("left by a download that was killed")
     assert len(load_mnist().train) == 40
     assert sorted(path.name for path in raw.iterdir()) == sorted(OFFICIAL_MD5)
 
 
-def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(raw, mirror, monkeypatch):
-    _serve(mirror, raw, monkeypatch)
-    mirror.cut = True
+def test_packed_files_downloaded_by_hand_are_used(raw, mirror, monkeypatch):
+    monkeypatch.setattr(data, "_fetch", lambda _: pytest.fail("nothing has to be downloaded"))
+    shutil.copytree(mirror.folder, raw)
+    assert len(load_mnist().train) == 40
+    for path in raw.glob("*-ubyte"):
+        path.unlink()
+    (raw / "train-labels-idx1-ubyte.gz").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: is damaged"):
+        load_mnist()
+
+
+@pytest.mark.parametrize("manner", ["absent", "cut", "damaged", "resets", "silent", "drips"])
+def test_a_mirror_that_fails_is_followed_by_the_next(mirror, monkeypatch, manner):
+    monkeypatch.setattr(data, "PATIENCE", 0.3)
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{mirror.address}{manner}/", mirror.address])
+    assert len(load_mnist().train) == 40
+
+
+def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(raw, mirror):
+    mirror.manner = "cut"
     with pytest.raises(DataNotFound) as caught:
         load_mnist()
-    for word in (str(raw), data.datasets.MNIST.mirrors[0], "MNIST_KIT_DATA"):
+    for word in (str(raw), mirror.address, "MNIST_KIT_DATA"):
         assert word in str(caught.value)
     assert list(raw.iterdir()) == []
-    mirror.cut = False
+    mirror.manner = "whole"
     assert len(load_mnist().test) == 20
 
 
 def test_no_mirror_and_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MNIST_KIT_DATA", str(tmp_path / "file"))
-    with pytest.raises(DataNotFound, match="cannot be written"):
+    with pytest.raises(DataNotFound, match="cannot write"):
         load_mnist()
 
 
@@ -212,23 +271,39 @@ def test_qmnist_keeps_the_class_of_its_eight_label_columns(raw, monkeypatch):
     monkeypatch.setitem(data.SOURCES, "qmnist", source)
     folder = data_folder() / "QMNIST" / "raw"
     folder.mkdir(parents=True)
-    for split, (images, labels) in source.files.items():
-        shutil.copy(raw / data._LIKE_MNIST[split][0], folder / images)
-        count = source.counts[split]
+    names = [address.rpartition("/")[2].removesuffix(".gz") for address, _ in source.resources]
+    for (images, labels), (like, _), count in zip(batched(names), batched(OFFICIAL_MD5), source.counts, strict=True):
+        shutil.copy(raw / like, folder / images)
         rows = np.zeros((count, 8), ">i4")
         rows[:, 0], rows[:, 1] = np.arange(count) % 10, 77
         (folder / labels).write_bytes(struct.pack(">4B2I", 0, 0, 12, 2, count, 8) + rows.tobytes())
     assert load_mnist("qmnist").train.labels.tolist() == [i % 10 for i in range(40)]
 
 
-@given(st.lists(st.integers(-3, 12), min_size=1, max_size=30))
-def test_a_split_takes_labels_0_to_9_only(labels):
+@given(st.lists(st.integers(-3, 18), min_size=1, max_size=30))
+def test_labels_are_classes_of_the_data_set(labels):
     images = torch.zeros(len(labels), 1, 28, 28, dtype=torch.uint8)
-    if all(0 <= label <= 9 for label in labels):
-        assert len(Split(images, torch.tensor(labels))) == len(labels)
-    else:
-        with pytest.raises(DataError, match="0 to 9"):
-            Split(images, torch.tensor(labels))
+    none = Split(images[:0], torch.zeros(0, dtype=torch.int64))
+    for least, make in (
+        (16, lambda: Split(images, torch.tensor(labels))),
+        (11, lambda: Digits("with noise", Split(images, torch.tensor(labels)), none, tuple("0123456789-"))),
+        (10, lambda: Digits("digits", none, Split(images, torch.tensor(labels)))),
+    ):
+        if all(0 <= label < least for label in labels):
+            make()
+        else:
+            with pytest.raises(DataError, match="labels must be 0 to"):
+                make()
+
+
+def test_validation_takes_the_last_training_images(tiny):
+    digits = tiny.validation(100)
+    assert (digits.name, len(digits.train), len(digits.test)) == ("tiny-validation", 200, 100)
+    assert torch.equal(torch.cat([digits.train.images, digits.test.images]), tiny.train.images)
+    assert torch.equal(digits.test.labels, tiny.train.labels[-100:])
+    for count in (0, 300, -1, 2.5):
+        with pytest.raises(DataError, match="whole number from 1 to 299"):
+            tiny.validation(count)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +314,8 @@ def test_a_split_takes_uint8_28x28_only(shape, dtype):
     images = torch.zeros(shape, dtype=dtype)
     with pytest.raises(DataError, match="images must be uint8"):
         Split(images, torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(DataError, match="not a list"):
+        Split(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), [1])
 
 
 def test_the_class_table_counts(tiny):
@@ -270,8 +347,11 @@ def test_exported_jpeg_files_and_a_limit(tiny, home):
 def test_bad_exports_say_so(tiny, tmp_path):
     with pytest.raises(DataError, match="png, jpg"):
         export_images(tiny, tmp_path, format="bmp")
-    with pytest.raises(DataError, match="limit"):
-        export_images(tiny, tmp_path, limit=0)
+    for limit in (0, 2.5, "all"):
+        with pytest.raises(DataError, match="limit"):
+            export_images(tiny, tmp_path, limit=limit)
+    with pytest.raises(DataError, match="cannot name a folder"):
+        export_images(replace(tiny, name="../../escape"))
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         export_images(tiny, tmp_path / "file", progress=False)

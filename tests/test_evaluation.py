@@ -51,7 +51,7 @@ def test_in_the_papers_accuracy_a_short_last_batch_weighs_as_much_as_a_full_one(
     predictions = [1] * wrong_in_first + [0] * (128 - wrong_in_first) + [0] + [1] * wrong_in_last
     evaluation = evaluated([0] * 130, predictions)
     assert evaluation.accuracy == 121 / 130
-    assert evaluation.paper_accuracy == (120 / 128 + 1 / 2) / 2
+    assert evaluation.batch_accuracy == (120 / 128 + 1 / 2) / 2
 
 
 def test_ten_thousand_images_are_79_batches():
@@ -60,7 +60,7 @@ def test_ten_thousand_images_are_79_batches():
     labels[-16:] = 1  # 10,000 = 78 × 128 + 16
     evaluation = Evaluation(right, labels)
     assert evaluation.accuracy == 0.9984
-    assert evaluation.paper_accuracy == pytest.approx(78 / 79)
+    assert evaluation.batch_accuracy == pytest.approx(78 / 79)
 
 
 def test_confusion_has_a_row_a_true_digit():

@@ -6,7 +6,14 @@ import threading
 import pytest
 
 from mnist_kit.errors import StorageError
-from mnist_kit.files import append_line, data_folder, figures_folder, home_folder, write_atomically
+from mnist_kit.files import (
+    append_line,
+    data_folder,
+    figures_folder,
+    home_folder,
+    is_plain_name,
+    write_atomically,
+)
 
 
 def test_folders_follow_the_two_settings(tmp_path, monkeypatch):
@@ -66,12 +73,72 @@ def test_lines_appended_at_once_all_arrive_whole(tmp_path):
     assert set(lines) == set(texts)
 
 
-def test_every_public_name_loads_and_is_documented_and_importing_is_light():
+def test_a_torn_last_line_swallows_no_other(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"torn")
+    append_line(path, "whole")
+    assert path.read_bytes() == b"torn\nwhole\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file size limit stands for a full disk")
+def test_a_line_that_does_not_fit_is_taken_back(tmp_path):
+    path = append_line(tmp_path / "lines.jsonl", "first")
+    script = (
+        "import resource, signal, sys\n"
+        "from mnist_kit.files import append_line\n"
+        "from mnist_kit.errors import StorageError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))\n"
+        "try:\n"
+        "    append_line(sys.argv[1], 'x' * 100)\n"
+        "except StorageError:\n"
+        "    append_line(sys.argv[1], 'short')\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    assert path.read_text() == "first\nshort\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no umask")
+def test_files_have_the_rights_that_the_reader_chose(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a", b"")
+        append_line(tmp_path / "b", "")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o640, 0o640]
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next_and_a_save_under_way_is_not(tmp_path):
+    script = (
+        "import os, sys\n"
+        "from mnist_kit.files import write_atomically\n"
+        "os.fsync = lambda _: os.kill(os.getpid(), 9)\n"
+        "write_atomically(sys.argv[1], b'half')\n"
+    )
+    path = tmp_path / "run[1].npz"
+    subprocess.run([sys.executable, "-c", script, str(path)])
+    (tmp_path / f".run[1].npz.{os.getppid()}.1.tmp").write_text("another process is still writing")
+    assert len(list(tmp_path.iterdir())) == 2
+    write_atomically(path, b"whole")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f".run[1].npz.{os.getppid()}.1.tmp", "run[1].npz"]
+
+
+@pytest.mark.parametrize("name", ["a", "class-mnist.2", "ä", "x" * 100, "console", "com10"])
+def test_names_of_files(name):
+    assert is_plain_name(name)
+
+
+@pytest.mark.parametrize("name", [None, 5, "", ".", "a/b", "a b", "a\n", "end.", "NUL", "con.txt", "lpt1", "x" * 101])
+def test_names_that_are_none(name):
+    assert not is_plain_name(name)
+
+
+def test_every_public_name_is_documented_and_no_widget_is_imported_unasked():
     script = (
         "import sys, mnist_kit\n"
-        "assert 'torch' not in sys.modules and 'ipywidgets' not in sys.modules\n"
-        "from mnist_kit import fit, load_mnist, Net, Recognizer\n"
-        "assert 'ipywidgets' not in sys.modules and 'anywidget' not in sys.modules\n"
+        "heavy = {'ipywidgets', 'anywidget', 'ipycanvas', 'IPython', 'matplotlib', 'torchvision'}\n"
+        "assert not heavy & set(sys.modules)\n"
         "for name in mnist_kit.__all__:\n"
         "    value = getattr(mnist_kit, name)\n"
         "    assert isinstance(value, dict) or value.__doc__, name\n"

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from mnist_kit import paper
-from mnist_kit.errors import RecipeError, WeightsError
+from mnist_kit.errors import ModelError
 from mnist_kit.models import Net, ReadingNet, make_model, summary
 
 # Listing 2.1 of the paper, for a batch of 16.
@@ -70,7 +70,7 @@ def test_the_summary_leaves_the_model_as_it_was():
 
 
 def test_a_summary_needs_an_image():
-    with pytest.raises(RecipeError, match=r"batch_size.*0"):
+    with pytest.raises(ModelError, match=r"batch_size.*0"):
         summary(Net(), batch_size=0)
 
 
@@ -89,7 +89,7 @@ def test_images_in_a_batch_do_not_see_each_other():
 
 def test_models_by_name():
     assert type(make_model("Net")) is Net
-    with pytest.raises(WeightsError, match=r"'Nett'.*Net"):
+    with pytest.raises(ModelError, match=r"'Nett'.*Net"):
         make_model("Nett")
 
 

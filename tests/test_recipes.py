@@ -9,8 +9,8 @@ from mnist_kit.recipes import PAPER, QUICK, RECIPES, SMALL, Recipe, get_recipe, 
 
 
 def test_the_papers_recipe_takes_its_number_of_steps():
-    assert PAPER.steps_per_epoch(paper.TRAIN_IMAGES) == paper.STEPS_PER_EPOCH == 468
-    assert PAPER.epochs * PAPER.steps_per_epoch(paper.TRAIN_IMAGES) == paper.STEPS == 11_700
+    assert PAPER.steps_per_epoch(60_000) == 468
+    assert PAPER.epochs * PAPER.steps_per_epoch(60_000) == paper.STEPS == 11_700
 
 
 def test_the_papers_recipe_is_listing_2_2():
@@ -54,7 +54,11 @@ def test_a_batch_larger_than_the_data(train_images, used):
         ("seed", -1),
         ("seed", 1.5),
         ("seed", None),
-        ("bfloat16", "yes"),
+        ("precision", "float16"),
+        ("augmentation", 3),
+        ("ema", 1),
+        ("label_smoothing", None),
+        ("weight_decay", -1),
         ("dropout", 1.0),
         ("dropout", -0.1),
     ],

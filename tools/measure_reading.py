@@ -17,18 +17,10 @@ import pandas as pd
 import torch
 from train_doubt import no_digit
 
-from mnist_kit import (
-    Drawing,
-    MnistKitError,
-    Recognizer,
-    Stroke,
-    as_text,
-    data_folder,
-    read_drawings,
-    sample_drawing,
-    split,
-)
+from mnist_kit import Drawing, MnistKitError, Recognizer, Stroke, read_drawings, sample_drawing
 from mnist_kit.doubt import digit_likeness
+from mnist_kit.files import data_folder
+from mnist_kit.splitting import as_text, split
 
 HEIGHT, TOP, PEN = 120, 200, 6  # px; of the digits of a number
 SEED = 2_000_000  # of what is drawn here; training counts from 0

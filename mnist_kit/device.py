@@ -1,0 +1,136 @@
+"""Where a network computes: the device, what the network is fed, and how long a step takes there."""
+
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mnist_kit.errors import ImageError, ModelError, TrainingError
+
+# Held during each step of training and while a network answers: another thread finds whole steps only.
+computing = threading.RLock()
+
+
+def best_device() -> torch.device:
+    """The fastest device of this machine: a CUDA GPU, Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def as_device(device: torch.device | str | None) -> torch.device:
+    """`device` as a torch.device, the best one for None. Raises TrainingError when this machine has no such device."""
+    if device is None:
+        return best_device()
+    try:
+        device = torch.device(device)
+        torch.zeros(1, device=device).item()  # computes, unlike "meta"
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"device {str(device)!r} cannot be used here ({reason}); this machine has {best_device()}"
+        ) from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself, for the record of a run."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    try:  # Linux keeps the name there; platform.processor() is empty on many of its distributions
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether `device` has instructions for bfloat16: a CUDA GPU since 2020, a processor with AVX512-BF16 or AMX.
+
+    Others take longer for it than for float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def as_input(images: Tensor) -> Tensor:
+    """What a model takes: `images` uint8 (N, 1, 28, 28) as float32 in [0, 1], and nothing else, as in the paper.
+
+    Raises ImageError for images that are not uint8, since those may be scaled already.
+    """
+    if images.dtype != torch.uint8:
+        raise ImageError(f"as_input takes uint8 images, 0 to 255, not {images.dtype}")
+    return images.to(torch.float32).div_(255)
+
+
+def parameter_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype of the model's weights, which its input has to share; float32 for a model without any."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+@contextmanager
+def answering(model: nn.Module) -> Iterator[None]:
+    """Within it `model` is in evaluation mode without gradients; a training of it in another thread waits meanwhile."""
+    with computing, torch.no_grad():
+        training = [module for module in model.modules() if module.training]
+        model.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+def as_logits(output: object, images: int, classes: int = 1) -> Tensor:
+    """What a model answered, float (images, at least `classes`). Raises ModelError for anything else."""
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != images or output.shape[1] < classes:
+        told = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise ModelError(
+            f"the model answered {images} images with {told}; "
+            f"it has to return logits, a tensor ({images}, {max(classes, 10)})"
+        )
+    return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+
+
+class StepClock:
+    """How long each step took, in seconds: CUDA events on a GPU, so that no step waits; the host's clock elsewhere.
+
+    done: the seconds of the steps before this clock was started.
+    """
+
+    def __init__(self, device: torch.device, done: list[float] = ()):
+        self.on_gpu = device.type == "cuda"
+        self.done = list(done)
+        self.marks: list[tuple] = []  # per step: its begin and its end
+
+    def begin(self) -> None:
+        self.began = self._now()
+
+    def end(self) -> None:
+        self.marks.append((self.began, self._now()))
+
+    def seconds(self) -> list[float]:
+        """Of each step so far. Waits for the GPU."""
+        if self.on_gpu and self.marks:
+            self.marks[-1][1].synchronize()
+        self.done += [begin.elapsed_time(end) / 1000 if self.on_gpu else end - begin for begin, end in self.marks]
+        self.marks = []
+        return list(self.done)
+
+    def _now(self):
+        if not self.on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
