@@ -55,7 +55,7 @@ AUGMENTATION = Augmentation(
 )
 RECIPE = Recipe(
     "reader",
-    epochs=4,
+    epochs=3,
     batch_size=256,
     learning_rate=0.004,
     schedule="one-cycle",
@@ -196,11 +196,11 @@ class Measured:
     Each character of those is framed as it is, without variations.
     """
 
-    def __init__(self, characters: list[Character], mnist: tuple[Tensor, Tensor]):
+    def __init__(self, characters: list[Character], mnist: Split):
         self.digits = [c for c in characters if c.drawing.label is not None]
         self.signs = [c for c in characters if c.drawing.label is None and c.sign not in LOOK_ALIKES]
         self.mnist = mnist
-        self.pens = _framed(self.digits), torch.tensor([c.drawing.label for c in self.digits], dtype=torch.int64)
+        self.pens = Split(_framed(self.digits), torch.tensor([c.drawing.label for c in self.digits], dtype=torch.int64))
         self.others = _framed(self.signs)
 
     def report(self, network: nn.Module, temperature: float = 1.0, threshold: float = 0.5) -> dict:
@@ -208,24 +208,26 @@ class Measured:
         figures = {}
         sites = np.array([c.site for c in self.digits])
         groups = {"mnist": self.mnist, **({"pens": self.pens} if len(sites) else {})}
-        groups |= {site: tuple(t[torch.from_numpy(sites == site)] for t in self.pens) for site in sorted(set(sites))}
-        for name, (images, labels) in groups.items():
-            probabilities = (logits_of(network, images) / temperature).softmax(dim=1)[:, :NO_DIGIT]
+        for site in sorted(set(sites.tolist())):
+            chosen = torch.from_numpy(sites == site)
+            groups[site] = Split(self.pens.images[chosen], self.pens.labels[chosen])
+        for name, split in groups.items():
+            probabilities = (logits_of(network, split.images) / temperature).softmax(dim=1)[:, :NO_DIGIT]
             confidence, answers = probabilities.max(dim=1)
-            right = answers == labels
+            right = answers == split.labels
             figures[name] = right.float().mean().item()
             figures[f"{name}, sure"] = (right & (confidence >= threshold)).float().mean().item()
         if len(self.others):
             confidence = (logits_of(network, self.others) / temperature).softmax(dim=1)[:, :NO_DIGIT].amax(dim=1)
             figures["signs refused"] = (confidence < threshold).float().mean().item()
-        return {str(name): round(value, 4) for name, value in figures.items()}
+        return {name: round(value, 4) for name, value in figures.items()}
 
     def calibrate(self, network: nn.Module) -> dict:
         """Temperature, threshold, expected calibration error before and after, and the reliability diagram."""
         # As many of MNIST's as of the pens', so that neither outweighs the other; signs are class NO_DIGIT.
-        count = min(len(self.mnist[1]), len(self.pens[1]))
-        images = torch.cat([self.mnist[0][:count], self.pens[0][:count], self.others])
-        labels = torch.cat([self.mnist[1][:count], self.pens[1][:count], torch.full((len(self.others),), NO_DIGIT)])
+        mnist = self.mnist.first(len(self.pens))
+        images = torch.cat([mnist.images, self.pens.images, self.others])
+        labels = torch.cat([mnist.labels, self.pens.labels, torch.full((len(self.others),), NO_DIGIT)])
         logits = logits_of(network, images)
         temperature = fit_temperature(logits, labels)
         probabilities = (logits / temperature).softmax(dim=1)
