@@ -37,6 +37,7 @@ from mnist_kit.checkpoints import weights_path
 from mnist_kit.data import Digits, Split
 from mnist_kit.files import write_atomically
 from mnist_kit.framing import frame_as_mnist
+from mnist_kit.live import ProgressLine
 from mnist_kit.models import ReadingNet
 from mnist_kit.recipes import Recipe
 from mnist_kit.training import Callback, Run, fit
@@ -314,7 +315,9 @@ def main() -> None:
     recipe = RECIPE.but(epochs=options.epochs, seed=options.seed)
     torch.manual_seed(options.seed)  # of the initial weights
     network = ReadingNet().to(memory_format=torch.channels_last)
-    history = fit(network, digits, recipe, Report(measured), "cpu", checkpoint=options.name, resume=True)
+    history = fit(
+        network, digits, recipe, [ProgressLine(), Report(measured)], "cpu", checkpoint=options.name, resume=True
+    )
     about = about_reader(options.calibrated_by) if options.calibrated_by else measured.calibrate(network)
     print(measured.report(network, about["temperature"], about["threshold"]))
     about |= {"classes": CLASSES, "sites": sites}
