@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from mnist_kit.augment import augment
 from mnist_kit.checkpoints import Checkpoints
@@ -207,7 +207,7 @@ class Run:
             steps = recipe.step_epochs * self.steps_per_epoch
             schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, steps, recipe.gamma)
         self.scheduler = schedule
-        self.average = recipe.ema and AveragedModel(unwrapped(model), multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+        self.average = recipe.ema and AveragedModel(unwrapped(model), multi_avg_fn=_moving_average(recipe.ema))
         self.keep_weights()
 
     @property
@@ -418,6 +418,21 @@ def _as_callbacks(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
         if isinstance(callback, type) or not hasattr(callback, "on_step"):
             raise TrainingError(f"{callback!r} is no callback: derive a class from Callback and pass an object of it")
     return callbacks
+
+
+def _moving_average(decay: float) -> Callable:
+    """What `AveragedModel` averages by: with `decay`, and less of it in the first steps, whose weights mean nothing.
+
+    With a constant decay of 0.999 a tenth of the initial weights would still be in the average after 2,300 steps. The
+    warm-up is TensorFlow's, `ExponentialMovingAverage(num_updates=…)`.
+    """
+
+    @torch.no_grad()
+    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, share)
+
+    return average
 
 
 def _end(callbacks: list[Callback], run: Run) -> None:
