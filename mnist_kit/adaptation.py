@@ -75,9 +75,9 @@ def adapt(
     digits: None for `load_digits()`. Only the last `nn.Linear` is trained: on the drawings, each in many ways, and on
     training images of `digits`, for which it has to answer as before. The gain is counted by cross-validation: a fifth
     of the drawings at a time is read by a network that has learned the other four; the network that is saved has
-    learned them all. The cost is counted on other training images; the test images are not touched. Start from a
-    network that has not learned these drawings before, or the gain comes out wrong. The same seed gives the same
-    weights. `recognizer` stays as it is, and until the end nothing is saved.
+    learned them all. The cost is counted on other training images; the test images are not touched. (A network that
+    was trained on these images knows them well: on new ones it may lose about twice as many.) Start from a network
+    that has not learned these drawings before, or the gain comes out wrong. The same seed gives the same weights. `recognizer` stays as it is, and until the end nothing is saved.
 
     Raises DrawingError for fewer than 5 drawings, RecognizerError unless the recognizer is a network whose last
     nn.Linear gives 10 or 11 logits, WeightsError for a name that other weights have, StorageError.
