@@ -77,7 +77,8 @@ def adapt(
     of the drawings at a time is read by a network that has learned the other four; the network that is saved has
     learned them all. The cost is counted on other training images; the test images are not touched. (A network that
     was trained on these images knows them well: on new ones it may lose about twice as many.) Start from a network
-    that has not learned these drawings before, or the gain comes out wrong. The same seed gives the same weights. `recognizer` stays as it is, and until the end nothing is saved.
+    that has not learned these drawings before, or the gain comes out wrong. The same seed gives the same weights.
+    `recognizer` stays as it is, and until the end nothing is saved.
 
     Raises DrawingError for fewer than 5 drawings, RecognizerError unless the recognizer is a network whose last
     nn.Linear gives 10 or 11 logits, WeightsError for a name that other weights have, StorageError.
