@@ -11,7 +11,7 @@ export MNIST_KIT_HOME := $(abspath $(MNIST_KIT_HOME))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks bench bench-tried bench-accuracy bench-pad clean
+.PHONY: help run test lab notebooks bench bench-tried bench-accuracy bench-pad measure clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -40,6 +40,9 @@ bench-accuracy: .venv/ready  ## measure the time to 99.0, 99.2 and 99.4 % (about
 
 bench-pad: .venv/ready  ## measure in a real browser how fast the drawing pad is
 	@$(BIN)/python -m benchmarks.pad
+
+measure: .venv/ready  ## measure how well drawings, pictures and numbers are read, on what is in the data folder
+	@$(BIN)/python tools/measure_reading.py
 
 clean:  ## remove .venv and caches; data/ and figs/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urljoin
 from urllib.request import Request, urlopen
 
 import pandas as pd
@@ -17,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mnist_kit.errors import DataError, DataNotFound, StorageError
-from mnist_kit.files import data_folder, home_folder, is_plain_name, make_folder, write_atomically
+from mnist_kit.files import data_folder, home_folder, is_plain_name, write_atomically, writing
 
 SIDE = 28
 DIGITS = tuple("0123456789")
@@ -117,19 +118,13 @@ class _Source:
         return getattr(datasets, self.class_name)
 
     @property
-    def folder(self) -> Path:
-        return data_folder() / self.class_name / "raw"
-
-    @property
     def resources(self) -> list[tuple[str, str]]:
-        """Address and MD5 of the packed files: training images, training labels, test images, test labels."""
+        """Name and MD5 of the packed files: training images, training labels, test images, test labels.
+
+        QMNIST's names are whole addresses.
+        """
         resources = self.dataset.resources
         return [*resources["train"], *resources["test"]] if isinstance(resources, dict) else resources
-
-    @property
-    def mirrors(self) -> list[str]:
-        base = self.resources[0][0].rpartition("/")[0]  # QMNIST's are whole addresses
-        return [f"{base}/"] if base else self.dataset.mirrors
 
 
 SOURCES = {
@@ -157,18 +152,20 @@ def load_mnist(name: str = "mnist") -> Digits:
     if not isinstance(name, str) or name not in SOURCES:
         raise DataError(f"there is no data set called {name!r}; there are: {', '.join(SOURCES)}")
     source = SOURCES[name]
-    packed = [(source.folder / address.rpartition("/")[2], md5) for address, md5 in source.resources]
-    raw = [path.with_suffix("") for path, _ in packed]
+    folder, paths = data_folder() / source.class_name / "raw", []
     try:
-        _fill(source, [(path, md5) for path, md5 in packed if not path.with_suffix("").is_file()])
+        for resource, md5 in source.resources:
+            packed = folder / resource.rpartition("/")[2]
+            paths.append(packed.with_suffix(""))
+            if not paths[-1].is_file():
+                _obtain(packed, md5, [urljoin(mirror, resource) for mirror in source.dataset.mirrors])
     except (StorageError, OSError) as error:
         raise DataNotFound(
-            f"{name} is not in {source.folder} and could not be downloaded ({' '.join(str(error).split())}). "
-            f"If you have a copy, set the environment variable MNIST_KIT_DATA to the folder that holds "
-            f"{source.class_name}/raw/."
+            f"{name} is not in {folder} and could not be downloaded ({' '.join(str(error).split())}). If you have a "
+            f"copy, set the environment variable MNIST_KIT_DATA to the folder that holds {source.class_name}/raw/."
         ) from error
     classes = tuple(label.split(" - ")[0] for label in source.dataset.classes)
-    train, test = (_read_split(source, *raw[2 * i : 2 * i + 2], count) for i, count in enumerate(source.counts))
+    train, test = (_read_split(source, *paths[2 * i : 2 * i + 2], count) for i, count in enumerate(source.counts))
     return Digits(name, train, test, classes)
 
 
@@ -191,10 +188,8 @@ def _read(path: Path, source: _Source) -> Tensor:
     try:
         crc32 = zlib.crc32(path.read_bytes())
         values = read_idx(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # torchvision's reader has no errors of its own
-        raise _unusable(path, f"is not a whole IDX file ({type(error).__name__} {error})") from error
+        raise _unusable(path, f"is not a whole IDX file, or cannot be read ({error!r})") from error
     if source.is_mnist is not None and (crc32 == MNIST_CRC32[path.name]) != source.is_mnist:
         raise _unusable(path, "is damaged or another file's content (its checksum differs)")
     return values
@@ -204,28 +199,25 @@ def _unusable(path: Path, problem: object) -> DataError:
     return DataError(f"{path}: {problem}. Delete the file and load again to download it anew.")
 
 
-def _fill(source: _Source, missing: list[tuple[Path, str]]) -> None:
-    """Unpack the `missing` files that are there as .gz; download the others, from the first mirror that has them.
+def _obtain(path: Path, md5: str, addresses: list[str]) -> None:
+    """Unpack the .gz file `path`, or, where there is none, the download from the first of `addresses` that has it.
 
-    missing: path and MD5 of each .gz. Raises OSError when no mirror delivers, StorageError when nothing can be written.
+    Raises OSError when none of them delivers, StorageError when nothing can be written.
     """
-    if missing:
-        make_folder(source.folder)
-    for path, md5 in missing:
-        if path.is_file() and not _unpack(path, path.read_bytes(), md5):
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        if not _unpack(path, path.read_bytes(), md5):
             raise _unusable(path, "is damaged (its checksum differs)")
-    missing = [(path, md5) for path, md5 in missing if not path.is_file()]
+        return
     failures = []
-    for mirror in source.mirrors:
+    for address in addresses:
         try:
-            while missing:
-                path, md5 = missing[0]
-                if not _unpack(path, _fetch(mirror + path.name), md5):
-                    raise OSError(f"the checksum of {path.name} differs")
-                del missing[0]
-            return
+            if _unpack(path, _fetch(address), md5):
+                return
+            failures.append(f"{address}: its checksum differs")
         except (OSError, HTTPException) as error:
-            failures.append(f"{mirror}: {error}")
+            failures.append(f"{address}: {error}")
     raise OSError("; ".join(failures))
 
 
@@ -266,11 +258,11 @@ def class_table(digits: Digits) -> pd.DataFrame:
     tables = {}
     for name, split in digits.splits.items():
         pixels = split.images.flatten(1).numpy()
-        rows = {"class": split.labels, "mean_pixel": pixels.mean(1), "ink": (pixels > 0).mean(1)}
-        classes = pd.DataFrame(rows).groupby("class")
-        table = pd.DataFrame({"images": classes.size(), "share": classes.size() / len(split)}).join(classes.mean())
-        table = table.reindex(range(len(digits.classes))).fillna({"images": 0, "share": 0}).astype({"images": int})
-        tables[name] = table.set_axis(digits.classes)
+        classes = pd.Categorical.from_codes(split.labels, digits.classes)
+        rows = pd.DataFrame({"class": classes, "mean_pixel": pixels.mean(1), "ink": (pixels > 0).mean(1)})
+        groups = rows.groupby("class", observed=False)
+        table = pd.DataFrame({"images": groups.size(), "share": groups.size() / len(split)}).join(groups.mean())
+        tables[name] = table.fillna({"share": 0}).set_axis(digits.classes)
     return pd.concat(tables, names=["split", "class"])
 
 
@@ -294,7 +286,6 @@ def export_images(
     Raises DataError for another format, a limit that is not a whole number from 1, or a name that is no folder's;
     StorageError when the folder cannot be written.
     """
-    format = "jpg" if format == "jpeg" else format
     if format not in EXPORT_FORMATS:
         raise DataError(f"format must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
@@ -302,24 +293,23 @@ def export_images(
     if folder is None and not is_plain_name(digits.name):
         raise DataError(f"{digits.name!r} cannot name a folder: say where to export to, export_images(…, folder=…)")
     folder = home_folder() / "exports" / digits.name if folder is None else Path(folder)
-    views = {"View": (digits.train, True), "View_test": (digits.test, True), "View_raw": (digits.train, False)}
-    views = {name: (split.first(limit or len(split)), by_class) for name, (split, by_class) in views.items()}
-    with tqdm(total=sum(len(split) for split, _ in views.values()), unit=" files", disable=not progress) as bar:
-        for view, (split, by_class) in views.items():
-            labels = [str(label) if by_class else "" for label in range(len(digits.classes))]
-            _export_view([make_folder(folder / view / label) for label in labels], split, format, bar)
-    return folder
-
-
-def _export_view(folders: list[Path], split: Split, format: str, bar: tqdm) -> None:
     writer, settings = EXPORT_FORMATS[format]
-    partial = folders[0] / ".partial"  # a file that is there is whole
-    try:
-        for index, (image, label) in enumerate(zip(split.images.numpy(), split.labels.tolist(), strict=True)):
-            Image.fromarray(image[0]).save(partial, writer, **settings)
-            os.replace(partial, folders[label] / f"{index}.{format}")
-            bar.update()
-    except OSError as error:
-        raise StorageError(f"cannot write to {folders[0]}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)  # after a failure or Ctrl+C; otherwise it is gone already
+    views = {"View": (digits.train, True), "View_test": (digits.test, True), "View_raw": (digits.train, False)}
+    files = [
+        (folder / view / (str(label) if by_class else "") / f"{index}.{format}", image)
+        for view, (split, by_class) in views.items()
+        for index, (image, label) in enumerate(
+            zip(split.images[:limit, 0].numpy(), split.labels.tolist(), strict=False)
+        )
+    ]
+    partial = folder / ".partial"  # a file that is there is whole
+    with writing(folder):
+        for parent in {path.parent for path, _ in files}:
+            parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for path, image in tqdm(files, unit=" files", disable=not progress):
+                Image.fromarray(image).save(partial, writer, **settings)
+                os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)  # after a failure or Ctrl+C; otherwise it is gone already
+    return folder

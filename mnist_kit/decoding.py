@@ -17,7 +17,7 @@ WORK_SIDE = 1024  # px; larger pictures are reduced to about this, by a whole fa
 def decode(picture) -> np.ndarray:
     """The pixels of a picture, uint8 (H, W) or (H, W, 3), see-through parts as paper, its longer side about 1,024 px.
 
-    picture: a PIL image of any mode, an array or tensor, or a path, as `photos.as_raster` takes them, and raises.
+    picture: a PIL image of any mode, an array or tensor, or a path, as `photos.as_raster` takes them. Raises likewise.
     """
     if isinstance(picture, str | os.PathLike):
         image = _open(Path(picture))

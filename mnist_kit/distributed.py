@@ -54,15 +54,15 @@ class World:
         """What `make` returns in the first process, in all of them; a MnistKitError is raised in all of them too."""
         if self.size == 1:
             return make()
-        answer: list[Any] = [None, None]
+        answer: list[Any] = [None]
         if self.is_first:
             try:
-                answer = [make(), None]
+                answer = [make()]
             except MnistKitError as error:
-                answer = [None, error]
+                answer = [error]
         dist.broadcast_object_list(answer)
-        if answer[1] is not None:
-            raise answer[1]
+        if isinstance(answer[0], MnistKitError):
+            raise answer[0]
         return answer[0]
 
     def gather(self, item: Any) -> list[Any]:

@@ -5,7 +5,8 @@ import glob
 import os
 import re
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -63,36 +64,37 @@ def is_plain_name(name: object) -> bool:
     return len(name.encode()) <= 100 and not is_device
 
 
-def make_folder(folder: Path) -> Path:
-    """Create `folder` and its parents. Raises StorageError where that is not allowed."""
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError that names `path` and what to do."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise _cannot_write(folder, error) from error
-    return folder
+        raise StorageError(
+            f"cannot write {path}: {error.strerror or error}. Free some space, or choose another folder: "
+            "environment variables MNIST_KIT_HOME and, for data, MNIST_KIT_DATA."
+        ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> Path:
     """Write `content` to `path` through a temporary file beside it, and return `path`.
 
-    Temporary files that killed saves of the same file left behind are removed. Raises StorageError (folder read-only,
-    disk full, …); the file that stood there before is then untouched.
+    Missing folders are created. Temporary files that killed saves of the same file left behind are removed. Raises
+    StorageError (folder read-only, disk full, …); the file that stood there before is then untouched.
     """
     path = Path(path)
-    make_folder(path.parent)
-    _remove_left_behind(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):  # after a failure or Ctrl+C; otherwise it is gone already
-            temporary.unlink()
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)  # after a failure or Ctrl+C; otherwise it is gone already
     return path
 
 
@@ -124,25 +126,15 @@ def append_line(path: Path, text: str) -> Path:
     cannot be written; nothing is appended then.
     """
     path = Path(path)
-    make_folder(path.parent)
     line = (text.rstrip("\n") + "\n").encode()
-    try:
-        with _APPENDING, open(path, "ab+", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            if size:
-                file.seek(size - 1)
-                line = line if file.read(1) == b"\n" else b"\n" + line
+    with writing(path), _APPENDING:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+", buffering=0) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            if file.read(1) not in (b"", b"\n"):
+                line = b"\n" + line
             written = file.write(line)
             if written < len(line):
                 file.truncate(file.tell() - written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
     return path
-
-
-def _cannot_write(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"cannot write {path}: {error.strerror or error}. "
-        "Free some space, or choose another folder: environment variables MNIST_KIT_HOME and, for data, MNIST_KIT_DATA."
-    )

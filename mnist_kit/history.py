@@ -13,16 +13,10 @@ from mnist_kit.errors import HistoryError, HistoryNotFound
 from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, write_atomically
 
 STEP_COLUMNS = ("step", "epoch", "seconds", "loss")
-EPOCH_COLUMNS = (
-    "epoch",
-    "loss",
-    "val_loss",
-    "val_accuracy",
-    "batch_accuracy",
-    "seconds",
-    "eval_seconds",
-    "learning_rate",
-)
+METRICS = ("loss", "val_loss", "val_accuracy", "batch_accuracy")
+EPOCH_COLUMNS = ("epoch", *METRICS, "seconds", "eval_seconds", "learning_rate")
+TYPES = {"step": np.int64, "epoch": np.int64}  # of the columns that are not float64
+SHORT_TYPES = {"step": np.int32, "epoch": np.int32, "seconds": np.float32, "loss": np.float32}  # of steps in a file
 
 
 @dataclass(eq=False, repr=False)
@@ -79,9 +73,8 @@ class History:
             about_json = json.dumps(about, default=_plain)
         except (TypeError, ValueError, RecursionError) as error:
             raise HistoryError(f"history.about cannot be written as JSON: {error}") from error
-        short = {"step": np.int32, "epoch": np.int32, "seconds": np.float32, "loss": np.float32}
-        columns = {f"steps.{name}": self.steps[name].to_numpy(short[name]) for name in STEP_COLUMNS}
-        columns |= {f"epochs.{name}": self.epochs[name].to_numpy(_dtype(name)) for name in EPOCH_COLUMNS}
+        columns = {f"steps.{name}": self.steps[name].to_numpy(SHORT_TYPES[name]) for name in STEP_COLUMNS}
+        columns |= {f"epochs.{name}": self.epochs[name].to_numpy(TYPES.get(name, float)) for name in EPOCH_COLUMNS}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, about=np.array(about_json), **columns)
         return write_atomically(Path(path), buffer.getvalue())
@@ -94,13 +87,11 @@ class History:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
             about = json.loads(str(arrays["about"]))
-            if (
-                "epochs.batch_accuracy" not in arrays
-            ):  # the older form: counters as differences, the accuracies in about
+            # The older form: counters as differences, the accuracies in about.
+            if "epochs.batch_accuracy" not in arrays:
                 arrays["epochs.batch_accuracy"] = np.array(about.pop("paper_accuracy"))
                 arrays |= {name: np.cumsum(arrays[name]) for name in ("steps.step", "steps.epoch")}
-            steps = pd.DataFrame({name: _column(arrays, f"steps.{name}") for name in STEP_COLUMNS})
-            epochs = pd.DataFrame({name: _column(arrays, f"epochs.{name}") for name in EPOCH_COLUMNS})
+            steps, epochs = _table(arrays, "steps", STEP_COLUMNS), _table(arrays, "epochs", EPOCH_COLUMNS)
             history = cls(steps, epochs, about)
             history.require_steps()
         except FileNotFoundError as error:
@@ -139,15 +130,10 @@ def _filename(name: str) -> str:
     return f"{name}.npz"
 
 
-def _dtype(column: str) -> type:
-    return np.int64 if column in ("step", "epoch") else np.float64
-
-
-def _column(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    values, dtype = arrays[name], _dtype(name.partition(".")[2])
-    if values.ndim != 1 or not np.can_cast(values.dtype, dtype, "same_kind"):
-        raise TypeError(f"{name} holds {values.dtype} {values.shape}")
-    return values.astype(dtype)
+def _table(arrays: dict[str, np.ndarray], name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Raises TypeError for text or fractions where whole numbers belong, ValueError for arrays of unequal lengths."""
+    types = {column: TYPES.get(column, float) for column in columns}
+    return pd.DataFrame({c: arrays[f"{name}.{c}"].astype(types[c], casting="same_kind") for c in columns})
 
 
 def _plain(value: object) -> object:

@@ -6,7 +6,6 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 
 import codecs
 import json
-import math
 import os
 import warnings
 import zlib
@@ -46,17 +45,21 @@ class Stroke:
     pressure: np.ndarray | None = None
 
     def __post_init__(self):
-        points = as_points(self.points)
-        if len(points) == 0:
-            raise DrawingError("a stroke needs at least one point [x, y]")
-        points.setflags(write=False)
-        object.__setattr__(self, "points", points)
-        if self.pressure is not None:
-            pressure = as_pressure(self.pressure, len(points))
+        points = _numbers(self.points, "points")
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+            raise DrawingError(f"points have to be an array of shape (n, 2), n ≥ 1, not {points.shape}")
+        pressure = self.pressure
+        if pressure is not None:
+            pressure = _numbers(pressure, "pressure").clip(LEAST_PRESSURE, 1)
+            if pressure.shape != points.shape[:1]:
+                raise DrawingError(f"pressure has to be {len(points)} numbers, one per point, not {pressure.shape}")
             pressure.setflags(write=False)
-            object.__setattr__(self, "pressure", pressure)
-        object.__setattr__(self, "radius", as_radius(self.radius))
-        object.__setattr__(self, "erase", bool(self.erase))
+        points.setflags(write=False)
+        radius = _numbers(self.radius, "radius", float)
+        if radius.shape != () or radius <= 0:
+            raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {repr(self.radius)[:40]}")
+        # A frozen dataclass takes no assignment, not even its own.
+        vars(self).update(points=points, radius=radius.item(), erase=bool(self.erase), pressure=pressure)
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, Stroke):
@@ -86,17 +89,16 @@ class Drawing:
     time: str | None = None
 
     def __post_init__(self):
-        for side in (self.width, self.height):
-            if not (isinstance(side, int) and 1 <= side <= MAX_SIDE):
-                raise DrawingError(f"a drawing measures 1 to {MAX_SIDE} whole pixels, not {self.width} × {self.height}")
-        object.__setattr__(self, "strokes", tuple(self.strokes))
+        if not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in (self.width, self.height)):
+            raise DrawingError(f"a drawing measures 1 to {MAX_SIDE} whole pixels, not {self.width} × {self.height}")
+        vars(self)["strokes"] = tuple(self.strokes)
         for stroke in self.strokes:
             if not isinstance(stroke, Stroke):
                 raise DrawingError(f"strokes have to be Stroke(points, radius, erase), not {type(stroke).__name__}")
         if self.label is not None:
             if not isinstance(self.label, Integral) or self.label not in range(10):
                 raise DrawingError(f"a label is a digit 0–9 or None, not {self.label!r}")
-            object.__setattr__(self, "label", int(self.label))
+            vars(self)["label"] = int(self.label)
         if not isinstance(self.writer, int | str | None):
             raise DrawingError(f"a writer is a number, a name or None, not {self.writer!r}")
         try:
@@ -164,13 +166,13 @@ class Drawing:
         row = {
             "label": self.label,
             "writer": self.writer,
-            "strokes": [_plain(stroke.points) for stroke in self.strokes],
+            "strokes": [_shortest(stroke.points) for stroke in self.strokes],
             "size": [self.width, self.height],
             "time": self.time,
             "radii": [stroke.radius for stroke in self.strokes],
             "erase": [stroke.erase for stroke in self.strokes],
         }
-        pressure = [None if stroke.pressure is None else _plain(stroke.pressure) for stroke in self.strokes]
+        pressure = [None if stroke.pressure is None else _shortest(stroke.pressure) for stroke in self.strokes]
         if any(pressure):
             row["pressure"] = pressure
         return json.dumps(row, separators=(",", ":"))
@@ -187,10 +189,9 @@ class Drawing:
             if not isinstance(strokes, list):
                 raise TypeError("strokes are no list")
             width, height = row.get("size", (FILE_SIDE, FILE_SIDE))
-            radii = row.get("radii", [Stroke.radius] * len(strokes))
-            erase = row.get("erase", [False] * len(strokes))
-            pressure = row.get("pressure", [None] * len(strokes))
-            strokes = [Stroke(*parts) for parts in zip(strokes, radii, erase, pressure, strict=True)]
+            defaults = {"radii": Stroke.radius, "erase": False, "pressure": None}
+            columns = [row.get(name, [default] * len(strokes)) for name, default in defaults.items()]
+            strokes = [Stroke(*parts) for parts in zip(strokes, *columns, strict=True)]
             return cls(width, height, strokes, row.get("label"), row.get("writer"), row.get("time"))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DrawingError(f"not a drawing as JSON, {error}: {line[:80]!r}") from error
@@ -216,13 +217,9 @@ def read_drawings(path: str | Path | None = None, last: int | None = None) -> li
         except (DrawingError, UnicodeDecodeError) as error:
             broken.append(f"line {number}: {error}" if number > 0 else f"line {-number} from the end: {error}")
     if broken:
-        more = f"\n… and {len(broken) - LISTED} more" if len(broken) > LISTED else ""
-        warnings.warn(
-            f"{path}: {len(broken)} of {len(lines)} lines are broken and were left out; fix or delete them:\n"
-            + "\n".join(broken[:LISTED])
-            + more,
-            stacklevel=2,
-        )
+        listed = "\n".join(broken[:LISTED]) + ("\n…" if len(broken) > LISTED else "")
+        summary = f"{len(broken)} of {len(lines)} lines are broken and were left out; fix or delete them"
+        warnings.warn(f"{path}: {summary}:\n{listed}", stacklevel=2)
     return drawings
 
 
@@ -257,28 +254,11 @@ def _drawings_path(path: str | Path | None) -> Path:
     return Path(path) if path else home_folder() / "drawings.jsonl"
 
 
-def as_points(points) -> np.ndarray:
-    """A new float32 array (n, 2) of `points`, n ≥ 0. Raises DrawingError for another shape, NaN or infinity."""
-    array = _finite(points, "points")
-    if array.shape == (0,):
-        return array.reshape(0, 2)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise DrawingError(f"points have to be an array of shape (n, 2), not {array.shape}")
-    return array
-
-
-def as_pressure(pressure, count: int) -> np.ndarray:
-    """A new float32 array (count,) in [LEAST_PRESSURE, 1]. Raises DrawingError for another length, NaN or infinity."""
-    array = _finite(pressure, "pressure")
-    if array.shape != (count,):
-        raise DrawingError(f"pressure has to be {count} numbers, one per point, not of shape {array.shape}")
-    return array.clip(LEAST_PRESSURE, 1)
-
-
-def _finite(values, name: str) -> np.ndarray:
+def _numbers(values, name: str, dtype: type = np.float32) -> np.ndarray:
+    """A new array of `values`. Raises DrawingError for what are no numbers, NaN or infinity."""
     try:
         with np.errstate(over="ignore"):
-            array = np.array(values, dtype=np.float32)
+            array = np.array(values, dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise DrawingError(f"{name} has to be numbers: {error}") from error
     if not np.isfinite(array).all():
@@ -286,24 +266,9 @@ def _finite(values, name: str) -> np.ndarray:
     return array
 
 
-def as_radius(radius) -> float:
-    """The pen's radius as a float. Raises DrawingError unless it is a finite number > 0."""
-    try:
-        value = float(radius)
-    except (ValueError, TypeError, OverflowError):
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {repr(radius)[:40]}")
-    return value
-
-
-def _plain(values: np.ndarray) -> list:
-    # The shortest decimals that give the same float32 back, and whole numbers without a point.
-    def number(value):
-        value = float(str(value))
-        return int(value) if value.is_integer() else value
-
-    return [_plain(value) if value.ndim else number(value) for value in values]
+def _shortest(values: np.ndarray) -> list:
+    """Numbers for JSON: the shortest decimals that give the same float32 back."""
+    return values.astype(str).astype(float).tolist()
 
 
 def _svg_path(stroke: Stroke) -> str:

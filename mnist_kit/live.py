@@ -7,33 +7,34 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 
-import numpy as np
 from IPython import get_ipython
 from IPython.display import Image, display
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mnist_kit.history import History
-from mnist_kit.plots import ACCURACY, LOSS, TEST_LOSS
+from mnist_kit.plots import ACCURACY, LOSS, STYLE, TEST_LOSS
 from mnist_kit.training import Callback, Run
 
 MOST_POINTS = 1_000
 RECENT_STEPS = 50
 
 
-class _Watcher(Callback):
-    """Reports on a run now and then: at most once a second, and for no more than `share` of the time.
+class ProgressLine(Callback):
+    """One line: epoch, step, loss, val_loss, val_accuracy, time, time left.
 
-    What it costs is measured, the wait for the device included. A report that fails never stops the training: it
-    warns once and stays silent from then on.
+    In a notebook and on a terminal the line is overwritten: at most once a second, and for no more than `share` of the
+    time. What it costs is measured, the wait for the device included. Elsewhere, and with a `title` that tells several
+    runs apart, each epoch prints one. loss is the mean of the last 50 steps. A report that fails never stops the
+    training: it warns once and stays silent from then on.
     """
 
-    moves = True  # whether it reports between epochs too
-
-    def __init__(self, share: float, clock: Callable[[], float] = time.perf_counter):
-        self.share, self.clock = share, clock
+    def __init__(self, share: float = 0.005, clock: Callable[[], float] = time.perf_counter, title: str = ""):
+        self.share, self.clock, self.title = share, clock, title
 
     def on_start(self, run: Run) -> None:
-        self.works, self.handle = True, None
+        self.works, self.displays = True, {}
+        self.moves = not self.title and (in_notebook() or sys.stdout.isatty())
         if self.moves:
             self._report(run)
 
@@ -41,12 +42,13 @@ class _Watcher(Callback):
         if self.moves and self.clock() >= self.due:
             self._report(run)
 
-    def on_end(self, run: Run) -> None:
-        if self.moves:
-            self._report(run, final=True)
+    def on_epoch(self, run: Run) -> None:
+        if not self.moves:
+            self._report(run)
 
-    def report(self, run: Run, history: History, final: bool) -> None:
-        """Show where `run` stands."""
+    def on_end(self, run: Run) -> None:
+        if self.moves or run.interrupted:  # else the last epoch has printed its line
+            self._report(run, final=True)
 
     def _report(self, run: Run, final: bool = False) -> None:
         started = self.clock()
@@ -59,88 +61,40 @@ class _Watcher(Callback):
         now = self.clock()
         self.due = now + max(1.0, (now - started) / self.share)
 
-    def _show(self, content: object, **options) -> None:
-        """Display `content` the first time, then update it in its place."""
-        if self.handle is None:
-            self.handle = display(content, display_id=True, **options)
-        else:
-            self.handle.update(content, **options)
-
-
-class ProgressLine(_Watcher):
-    """One line: epoch, step, loss, val_loss, val_accuracy, time, time left.
-
-    In a notebook and on a terminal the line is overwritten, at most once a second. Elsewhere, and with a `title` that
-    tells several runs apart, each epoch prints one. loss is the mean of the last 50 steps.
-    """
-
-    def __init__(self, share: float = 0.005, clock: Callable[[], float] = time.perf_counter, title: str = ""):
-        super().__init__(share, clock)
-        self.title = title
-
-    def on_start(self, run: Run) -> None:
-        self.moves = not self.title and (in_notebook() or sys.stdout.isatty())
-        super().on_start(run)
-
-    def on_epoch(self, run: Run) -> None:
-        if not self.moves:
-            self._report(run)
-
-    def on_end(self, run: Run) -> None:
-        if self.moves or run.interrupted:  # else the last epoch has printed its line
-            self._report(run, final=True)
-
     def report(self, run: Run, history: History, final: bool) -> None:
+        """Show where `run` stands."""
         line = _line(run, history)
         if not self.moves:
             print(f"{self.title} · {line}" if self.title else line, flush=True)
         elif in_notebook():
-            self._show({"text/plain": line}, raw=True)
+            self._show("line", {"text/plain": line}, raw=True)
         else:
             print(f"\r{line:<110}", end="\n" if final else "", flush=True)
 
+    def _show(self, name: str, content: object, **options) -> None:
+        """Display `content` the first time, then update what is called `name` in its place."""
+        if name in self.displays:
+            self.displays[name].update(content, **options)
+        else:
+            self.displays[name] = display(content, display_id=True, **options)
+
 
 class LiveCurves(ProgressLine):
-    """Curves that move while training runs in a notebook: loss, test loss and accuracy, with a `ProgressLine` below.
+    """Curves that move while training runs in a notebook: loss, test loss and accuracy, with the line below.
 
-    One figure in one output, redrawn at most once a second and for at most 1 % of the time; the last state stays.
-    Where there is no notebook, only the line is shown.
+    One figure in one output, redrawn at most once a second and for at most 1 % of the time; the last state stays. Only
+    its lines change, which is several times cheaper than drawing it again. Where there is no notebook, only the line
+    is shown.
     """
 
     def __init__(self, share: float = 0.01, clock: Callable[[], float] = time.perf_counter):
-        super().__init__(clock=clock)
-        self.curves = _Curves(share, clock)
+        super().__init__(share, clock)
 
     def on_start(self, run: Run) -> None:
-        self.curves.on_start(run)
-        super().on_start(run)
-
-    def on_step(self, run: Run) -> None:
-        self.curves.on_step(run)
-        super().on_step(run)
-
-    def on_end(self, run: Run) -> None:
-        self.curves.on_end(run)
-        super().on_end(run)
-
-
-class _Curves(_Watcher):
-    """The figure of `LiveCurves`. Only its lines change, which is several times cheaper than drawing it again."""
-
-    def on_start(self, run: Run) -> None:
-        self.moves = in_notebook()
-        self.figure = None
-        super().on_start(run)
-
-    def report(self, run: Run, history: History, final: bool) -> None:
-        if self.figure is None:
-            self._begin(run)
-        self._show(self.picture(run, history))
-
-    def _begin(self, run: Run) -> None:
-        self.figure = Figure(figsize=(9, 3.2), dpi=90)
-        self.figure.subplots_adjust(left=0.07, right=0.985, bottom=0.15, top=0.9, wspace=0.18)
-        self.losses, self.accuracies = self.figure.subplots(1, 2)
+        figure = Figure(figsize=(9, 3.2), dpi=90)
+        figure.subplots_adjust(left=0.07, right=0.985, bottom=0.15, top=0.9, wspace=0.18)
+        with rc_context(STYLE):
+            self.losses, self.accuracies = figure.subplots(1, 2)
         (self.loss,) = self.losses.plot([], [], color=LOSS, linewidth=0.7, label="training loss")
         (self.val_loss,) = self.losses.plot([], [], color=TEST_LOSS, marker="o", markersize=4, label="test loss")
         (self.accuracy,) = self.accuracies.plot([], [], color=ACCURACY, marker="o", markersize=4)
@@ -149,25 +103,26 @@ class _Curves(_Watcher):
         self.accuracies.set(title="test accuracy (%)", ylim=(90, 100), xlim=(0.5, last), xlabel="epoch")
         self.accuracies.xaxis.get_major_locator().set_params(integer=True)
         self.losses.legend(loc="upper right", frameon=False)
-        for ax in (self.losses, self.accuracies):
-            ax.spines[["top", "right"]].set_visible(False)
-            ax.grid(color="#e6e8eb")
+        super().on_start(run)
+
+    def report(self, run: Run, history: History, final: bool) -> None:
+        if in_notebook():
+            self._show("curves", self.picture(run, history))
+        super().report(run, history, final)
 
     def picture(self, run: Run, history: History) -> Image:
+        """The curves so far."""
         every = 1 + len(history.steps) // MOST_POINTS
         steps, epochs = history.steps.iloc[::-every], history.epochs  # from the latest back
         self.loss.set_data(steps["step"], steps["loss"])
         self.val_loss.set_data(epochs["epoch"] * run.steps_per_epoch, epochs["val_loss"])
         self.accuracy.set_data(epochs["epoch"], epochs["val_accuracy"] * 100)
-        losses = np.concatenate([steps["loss"].to_numpy(float), epochs["val_loss"].to_numpy(float)])
-        losses = losses[np.isfinite(losses) & (losses > 0)]
-        if len(losses):
-            self.losses.set_ylim(losses.min() / 1.3, losses.max() * 1.3)
-        lowest = epochs["val_accuracy"].min() * 100
-        if np.isfinite(lowest):
-            self.accuracies.set_ylim(lowest - 0.1 * (100 - lowest) - 0.01, 100)
+        for ax, values in ((self.losses, history.steps["loss"]), (self.accuracies, epochs["val_accuracy"])):
+            if values.notna().any():
+                ax.relim()
+                ax.autoscale(axis="y")
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png")
+        self.losses.figure.savefig(buffer, format="png")
         return Image(buffer.getvalue(), format="png", alt="loss, test loss and test accuracy so far")
 
 

@@ -52,30 +52,30 @@ def _convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 
 
 class ReadingNet(nn.Module):
-    """A small network for what people write: ten digits and, as class 10, "no digit"; 221,579 parameters.
+    """A small network for what people write: ten digits and, as class 10, "no digit". 379,147 parameters.
 
-    Five convolutions, the first of 5×5 with stride 2, each with batch norm and ReLU; average pooling to 3×3; one dense
-    layer behind dropout. It takes 12.4 million multiplications per image, two fifths of the paper's network.
+    Six convolutions, each with batch norm and ReLU, three of them with stride 2 in place of pooling, and one dense
+    layer behind dropout. An image takes 14.7 million multiplications, half of what the paper's network takes.
     """
 
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(
-            *_strided(1, 32, kernel=5, stride=2),  # (batch, 32, 14, 14)
-            *_strided(32, 48),
-            *_strided(48, 64, stride=2),  # (batch, 64, 7, 7)
-            *_strided(64, 96),
-            *_strided(96, 128),
-            nn.AvgPool2d(2),  # (batch, 128, 3, 3)
+            *_block(1, 32, kernel=5, stride=2),  # (batch, 32, 14, 14)
+            *_block(32, 48),
+            *_block(48, 64, stride=2),  # (batch, 64, 7, 7)
+            *_block(64, 96),
+            *_block(96, 128),
+            *_block(128, 128, stride=2),  # (batch, 128, 4, 4)
         )
-        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(128 * 3 * 3, 11))
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(128 * 4 * 4, 11))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32 (batch, 11), of `images`, float32 (batch, 1, 28, 28) in [0, 1]."""
         return self.head(self.features(images).flatten(1))
 
 
-def _strided(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> tuple[nn.Module, ...]:
+def _block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> tuple[nn.Module, ...]:
     return (
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(channels_out),

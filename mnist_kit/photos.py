@@ -157,7 +157,7 @@ def _closed(small: np.ndarray, share: float, operation: int) -> np.ndarray:
     side = max(3, round(share * min(small.shape)) | 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     around = np.pad(small.astype(np.float32), side, "reflect", reflect_type="odd")  # a gradient goes on as it was
-    return cv2.morphologyEx(around, operation, disc)[side:-side, side:-side]
+    return cv2.morphologyEx(around, operation, disc)[side:-side, side:-side].clip(1)
 
 
 def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
@@ -170,7 +170,7 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
     mask = (small > floor).astype(np.uint8)
     length = round(0.6 * min(small.shape))
     found = cv2.HoughLinesP(mask, 1, np.pi / 360, length // 2, minLineLength=length, maxLineGap=max(2, length // 12))
-    depth = cv2.dilate(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.ones((3, 3)))
+    depth = cv2.dilate(cv2.distanceTransform(mask, cv2.DIST_L2, 3), np.ones((3, 3))).clip(max=LINES_SIDE)
     darkest = cv2.dilate(small, np.ones((3, 3)))
     lines, whole = [], {}
     for x, y, x1, y1 in [] if found is None else found.reshape(-1, 4).tolist():
@@ -209,7 +209,8 @@ def _pieces(share: np.ndarray, least: float, photo: bool = False) -> np.ndarray:
     kept[np.unique(pieces[share >= 0.5])] = True
     kept &= sides >= least * max(ink.shape)
     kept[_frames(pieces, boxes, kept)] = False
-    kept &= sides >= SPECK * sides[kept].max(initial=0)
+    largest = np.minimum(sides, 8 * boxes[:, 2:4].min(axis=1))[kept].max(initial=0)  # a long line is no measure
+    kept &= sides >= SPECK * largest
     kept &= ~_beside_the_sheet(pieces, sides, kept, photo)
     ink[cv2.dilate(kept[pieces].astype(np.uint8), np.ones((3, 3))) == 0] = 0
     return ink

@@ -291,6 +291,27 @@ def plot_framings(images, titles: Sequence[str], probabilities, classes: Sequenc
     return figure
 
 
+def plot_curves(curves: Mapping[str, tuple], xlabel: str, ylabel: str, title: str = "", **settings) -> Figure:
+    """Curves by name, each (x, y) of one length, in one figure; settings: of the axes, such as yscale="log"."""
+    figure, ((ax,),) = _grid(1, 1, (7, 4.2))
+    for (name, (x, y)), colour in zip(curves.items(), (LOSS, TEST_LOSS, ACCURACY, CUT_TIME, TIME) * 9, strict=False):
+        ax.plot(_array(x), _array(y), color=colour, marker="o", markersize=4, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title, **settings)
+    ax.legend(frameon=False)
+    return figure
+
+
+def plot_reliability(tables: Mapping[str, pd.DataFrame], title: str = "", least: int = 10) -> Figure:
+    """Reliability diagrams by name, as `calibration.reliability` makes them; bins of fewer than `least` images are not
+    drawn: chance would move them more than what is to be seen. Dashed: where confidence is accuracy."""
+    shown = {name: table[table["images"] >= least] for name, table in tables.items()}
+    curves = {name: (table["confidence"], table["accuracy"]) for name, table in shown.items()}
+    figure = plot_curves(curves, "how sure (mean probability of the answers)", "share that is right", title)
+    figure.axes[0].axline((0, 0), slope=1, color="#555", linestyle="--", linewidth=1)
+    figure.axes[0].set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    return figure
+
+
 def _grid(rows: int, columns: int, size: tuple, bare: bool = False, **settings) -> tuple[Figure, np.ndarray]:
     """A figure and its axes (rows, columns), which pyplot does not keep: as a cell's value it is shown once.
 

@@ -13,6 +13,37 @@ SCHEDULES = ("step", "one-cycle")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _share(value: object) -> bool:
+    return _number(value) and 0 <= value < 1
+
+
+# Per setting: whether a value makes sense, and what does.
+_WANTED = {
+    "epochs": (lambda value: _whole(value, 1), "a whole number of at least 1"),
+    "batch_size": (lambda value: _whole(value, 2), "a whole number of at least 2"),  # batch norm: no batch of one
+    "step_epochs": (lambda value: _whole(value, 1), "a whole number of at least 1"),
+    "learning_rate": (lambda value: _number(value) and value > 0, "a positive number"),
+    "gamma": (lambda value: _number(value) and value > 0, "a positive number"),
+    "schedule": (lambda value: value in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+    "train_images": (lambda value: value is None or _whole(value, 1), "a whole number of at least 1 or None"),
+    "dropout": (lambda value: value is None or _share(value), "a share from 0 to below 1 or None"),
+    "seed": (lambda value: _whole(value, 0) and value < 2**63, "a whole number from 0 to 2^63 - 1"),
+    "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+    "augmentation": (lambda value: value is None or isinstance(value, Augmentation), "an Augmentation or None"),
+    "label_smoothing": (_share, "a share from 0 to below 1"),
+    "weight_decay": (lambda value: _number(value) and value >= 0, "a number of at least 0"),
+    "ema": (lambda value: value is None or _share(value), "a share from 0 to below 1 or None"),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train: Adam on the cross-entropy, in full batches, with a learning-rate schedule.
@@ -57,27 +88,10 @@ class Recipe:
     ema: float | None = None
 
     def __post_init__(self):
-        for field, least in {"epochs": 1, "batch_size": 2, "step_epochs": 1}.items():  # batch norm: no batch of one
-            self._require(field, _whole(getattr(self, field), least), f"a whole number of at least {least}")
-        self._require("train_images", self.train_images is None or _whole(self.train_images, 1),
-                      "a whole number of at least 1 or None")  # fmt: skip
-        self._require("seed", _whole(self.seed, 0) and self.seed < 2**63, "a whole number from 0 to 2^63 - 1")
-        for field in ("learning_rate", "gamma"):
+        for field, (makes_sense, wanted) in _WANTED.items():
             value = getattr(self, field)
-            self._require(field, _number(value) and value > 0, "a positive number")
-        self._require("weight_decay", _number(self.weight_decay) and self.weight_decay >= 0, "a number of at least 0")
-        for field, may_be_none in {"dropout": True, "label_smoothing": False, "ema": True}.items():
-            value = getattr(self, field)
-            good = may_be_none if value is None else _number(value) and 0 <= value < 1
-            self._require(field, good, "a share from 0 to below 1" + " or None" * may_be_none)
-        for field, choices in {"schedule": SCHEDULES, "precision": PRECISIONS}.items():
-            self._require(field, getattr(self, field) in choices, f"one of {', '.join(choices)}")
-        good = self.augmentation is None or isinstance(self.augmentation, Augmentation)
-        self._require("augmentation", good, "an Augmentation or None")
-
-    def _require(self, field: str, good: bool, wanted: str) -> None:
-        if not good:
-            raise RecipeError(f"{field} must be {wanted}, not {getattr(self, field)!r}")
+            if not makes_sense(value):
+                raise RecipeError(f"{field} must be {wanted}, not {value!r}")
 
     def steps_per_epoch(self, images: int) -> int:
         """How many full batches an epoch over `images` training images has. Raises RecipeError when there is none."""
@@ -111,14 +125,6 @@ class Recipe:
 
 def _known(kind: type, settings: dict) -> dict:
     return {field.name: settings[field.name] for field in fields(kind) if field.name in settings}
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 # Listing 2.2 of the paper: 25 epochs of 468 full batches are 11,700 steps.

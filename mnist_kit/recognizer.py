@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnist_kit.checkpoints import load_weights
+from mnist_kit.checkpoints import load_weights, weights_about
+from mnist_kit.device import computing
 from mnist_kit.errors import EmptyDrawing, ImageError, RecognizerError
 from mnist_kit.framing import FRAMINGS, SIDE, frame_as_mnist, frame_as_paper, mnist_raster
 from mnist_kit.ink import Drawing
@@ -24,18 +25,21 @@ class Prediction:
     """What a network makes of a picture.
 
     digit: 0–9, the most probable; probabilities: float32 (10,), sum 1; image: float32 (1, 28, 28) in [0, 1], what the
-    network was shown; likeness: how much the picture looks like a digit at all, in [0, 1].
+    network was shown; likeness: how much the picture looks like a digit at all, in [0, 1]; threshold: the confidence
+    that the network's calibration asks of a sure answer.
     """
 
     digit: int
     probabilities: np.ndarray
     image: Tensor
     likeness: float = 1.0
+    threshold: float = 0.0
 
     @property
     def sure(self) -> bool:
         """Whether the picture looks like a digit, and like this one more than like all the others."""
-        return self.likeness >= 0.5 and bool(self.probabilities[self.digit] >= 0.5)
+        likely = self.likeness >= 0.5 and bool(self.probabilities[self.digit] >= 0.5)
+        return likely and self.confidence >= self.threshold
 
     @property
     def confidence(self) -> float:
@@ -71,15 +75,19 @@ class Recognizer:
             )
         self.model = model
         self.framing = framing
+        self.temperature, self.threshold = 1.0, 0.0  # of calibrated weights: see mnist_kit.calibration
         self._private = False  # whether nobody else may train the model, or switch its mode, meanwhile
 
     @classmethod
-    def load(cls, name: str = "class-mnist", framing: str | Callable[[np.ndarray], Tensor] = "mnist") -> "Recognizer":
-        """With the weights saved as `name`; "class-mnist", the paper's run, ships with the package.
+    def load(cls, name: str = "reader", framing: str | Callable[[np.ndarray], Tensor] = "mnist") -> "Recognizer":
+        """With the weights saved as `name`. Two ship with the package: "reader", trained on MNIST and on the pens of many
+        people, with its calibration; and "class-mnist", the paper's run.
 
         Raises WeightsError when there are none or they are damaged.
         """
-        recognizer = cls(load_weights(name), framing)
+        recognizer, about = cls(load_weights(name), framing), weights_about(name)
+        recognizer.temperature = about.get("temperature", 1.0)
+        recognizer.threshold = about.get("threshold", 0.0)
         recognizer._private = True
         return recognizer
 
@@ -114,7 +122,7 @@ class Recognizer:
             mnist = self.framing == "mnist"
             likeness = _likeness(images if mnist else torch.stack([frame_as_mnist(raster) for raster in rasters]))
         answers = zip(_of_digits(shares), images, likeness, strict=True)
-        return [Prediction(int(p.argmax()), p, image, float(like)) for p, image, like in answers]
+        return [Prediction(int(p.argmax()), p, image, float(like), self.threshold) for p, image, like in answers]
 
     def predict_images(self, images: Tensor | np.ndarray) -> np.ndarray:
         """Probabilities, float32 (N, 10), of images framed already: (N, 1, 28, 28), uint8 or float in [0, 1].
@@ -136,9 +144,13 @@ class Recognizer:
             return np.concatenate(answers) if answers else np.empty((0, DIGITS), np.float32)
         parameter = next((p for p in self.model.parameters() if p.is_floating_point()), images)
         # Another thread may be training the model, or start to: a copy answers.
-        model = self.model if self._private and not self.model.training else deepcopy(self.model).eval()
+        if self._private and not self.model.training:
+            model = self.model
+        else:
+            with computing:
+                model = deepcopy(self.model).eval()
         with torch.inference_mode():
-            batches = [model(batch.to(parameter)).float() for batch in images.split(BATCH)]
+            batches = [model(batch.to(parameter)).float() / self.temperature for batch in images.split(BATCH)]
             return _checked_answers(torch.cat([batch.softmax(dim=-1) for batch in batches]), len(images))
 
     def _frame(self, raster: np.ndarray, margin: int) -> Tensor:

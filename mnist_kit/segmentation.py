@@ -27,32 +27,33 @@ from mnist_kit.recognizer import Prediction, Recognizer
 MOST_PIECES = 1_000  # of one page; a network reads some 300 pieces per second
 MOST_POINTS = 5_000  # of one stroke
 FAINT = 64  # of 255; fainter ink connects nothing
-BIG = 0.35  # of the highest piece: pieces as high make lines, lower ones belong to the line that is nearest,
-NEAR = 0.5  # unless they are farther from it,
-SPECK = 0.2  # or so small
 LEAST = 0.01  # of a picture's longer side, and 6 px: what is smaller is no digit
-ABOVE = 0.12  # the gap between the two rings of an 8; lines are farther apart,
-ALONE = 0.3  # unless there is nothing else
-SPACE = 4.0  # between two numbers that need not stand at the same height to be in one line
-RULE = 8  # times as wide as high: a line is drawn under a sum, and tells nothing of the size of digits
+SPECK = 0.2  # of the largest piece: what is smaller is left out
+BIG = 0.35  # of the highest piece: pieces that are as high make the lines
+NEAR = 0.5  # lower ones belong to the line of the nearest of these, unless it is farther
+ABOVE, ALONE = 0.12, 0.3  # the gap between the two rings of an 8, in company and where there is nothing else
+SPACE = 4.0  # between two numbers in one line that need not stand at the same height
+RULE = 8  # times as wide as high: a line under a sum, which tells nothing of the size of digits
 
-# Digits
+# Digits. All constants were chosen on pen digits and signs of six sites of UNIPEN, and tried on four others.
 PEN = 2 * PEN_RADIUS / DIGIT_SIDE  # the width of MNIST's pen
 MAX_PARTS = 6  # of one digit
 SLACK = 0.25  # a wider gap always separates two digits
-OVERLAP = 0.1  # of two strokes of one digit; less of it counts against their being one
-WIDTH, HEIGHT = 1.2, 0.75  # a digit wider than so many times its height, or lower, is odd
-DOUBTFUL = 0.9  # probability × likeness below which a piece is cut,
+WIDEST = 2.0  # wider pieces are never joined
+DOUBTFUL = 0.9  # the confidence below which a digit is cut,
 NARROW = 0.6  # unless it is narrower than so many times its height
 MAX_CUTS = 4
-UNLIKE = 4.0  # the cost of what is no digit at all
-APART = 1.5  # the cost of two digits in place of one,
-TOUCH, PITCH = 8.0, 0.6  # where they touch and are closer than PITCH from middle to middle,
+SIDEWAYS = 0.1  # px of ink that a cut would rather cross than go one pixel aside
+
+# What costs as much as a probability of e⁻¹ costs 1.
+UNLIKE = 4.0  # what is no digit at all
+WIDTH, HEIGHT = 1.2, 0.75  # a digit wider than so many times its height, or lower, costs more
+OVERLAP = 0.1  # strokes of one digit overlap as much in x; less of it costs more
+LEFT_OUT = 6.0  # a low piece that belongs to no digit
+APART = 1.5  # two digits in place of one,
+TOUCH, PITCH = 3.0, 0.5  # where they touch, and are closer than PITCH from middle to middle,
 CROSSED = 6.0  # where a cut crosses ink, per height of it,
-CUT = 2.5  # where a stroke of the pen is cut, which few people draw through two digits
-SIDEWAYS = 0.1  # px of ink that a cut crosses rather than going aside by a pixel
-WIDEST = 2.0  # wider pieces are never joined
-LEFT_OUT = 6.0  # the cost of a low piece that belongs to no digit
+CUT = 2.5  # where a stroke of a pen is cut: few people draw two digits in one go
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,16 +249,18 @@ Predict = Callable[[list[_Piece]], list[Prediction]]
 def _read(lines: list[list[_Piece]], predict: Predict) -> list[list[Answer]]:
     """The digits of each line. The network is asked twice, however many there are."""
     heights = [float(np.percentile([piece.height for piece in line], 90)) for line in lines]
-    read = _cheapest(lines, heights, predict)
+    read = [digits for digits, _ in _cheapest(lines, heights, predict)]
     doubtful = [
         (digits, digit, height)
         for digits, height in zip(read, heights, strict=True)
         for digit in digits
-        if digit.prediction.confidence < DOUBTFUL and digit.piece.width > NARROW * digit.piece.height
+        if digit.prediction.confidence < DOUBTFUL
+        and digit.piece.width > NARROW * digit.piece.height
+        and digit.piece.height > HEIGHT * height
     ]
     tries = _cheapest([_slices(d.piece) for _, d, _ in doubtful], [height for *_, height in doubtful], predict)
-    for (digits, digit, _), slices in zip(doubtful, tries, strict=True):
-        if sum(part.cost for part in slices) < digit.cost:
+    for (digits, digit, _), (slices, cost) in zip(doubtful, tries, strict=True):
+        if cost < digit.cost:
             place = digits.index(digit)
             digits[place : place + 1] = slices
     return read
@@ -322,8 +325,8 @@ def _candidates(line: list[_Piece], height: float) -> dict[tuple[int, int], _Pie
     return runs
 
 
-def _cheapest(lines: list[list[_Piece]], heights: list[float], predict: Predict) -> list[list[Answer]]:
-    """The cheapest way to join the pieces of each line to digits; low pieces may be left out."""
+def _cheapest(lines: list[list[_Piece]], heights: list[float], predict: Predict) -> list[tuple[list[Answer], float]]:
+    """The cheapest way to join the pieces of each line to digits, and its cost; low pieces may be left out."""
     lattices = [_candidates(line, height) for line, height in zip(lines, heights, strict=True)]
     predictions = iter(predict([piece for runs in lattices for piece in runs.values()]))
     read = []
@@ -342,7 +345,7 @@ def _cheapest(lines: list[list[_Piece]], heights: list[float], predict: Predict)
         while last:
             _, last, answer = best[last]
             digits += [answer] if answer else []
-        read.append(digits[::-1])
+        read.append((digits[::-1], best[-1][0]))
     return read
 
 

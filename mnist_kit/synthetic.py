@@ -1,17 +1,16 @@
 """Digits the project draws itself, for machines where MNIST cannot be had: pen strokes, jittered, framed as MNIST."""
 
 import json
-import zlib
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from scipy.interpolate import CubicHermiteSpline
 from tqdm import tqdm
 
 from mnist_kit.data import Digits, Split, load_mnist
@@ -45,10 +44,8 @@ def make_digits(train: int = 12_000, test: int = 2_000, seed: int = 0, progress:
     path = home_folder() / "synthetic" / f"digits-v{VERSION}-{train}-{test}-seed{seed}.npz"
     arrays = _read_cache(path)
     if arrays is None:
-        streams = np.random.SeedSequence(seed).spawn(2)
-        with tqdm(total=train + test, desc="drawing digits", unit="digit", disable=not progress, leave=False) as bar:
-            arrays = _make_split(train, np.random.default_rng(streams[0]), bar)
-            arrays += _make_split(test, np.random.default_rng(streams[1]), bar)
+        train_stream, test_stream = np.random.SeedSequence(seed).spawn(2)
+        arrays = [*_make_split(train, train_stream, progress), *_make_split(test, test_stream, progress)]
         file = BytesIO()
         np.savez_compressed(file, **dict(zip(ARRAYS, arrays, strict=True)))
         with suppress(StorageError):  # without a place to keep them the digits are as good
@@ -60,9 +57,9 @@ def make_digits(train: int = 12_000, test: int = 2_000, seed: int = 0, progress:
 def _read_cache(path: Path) -> list[np.ndarray] | None:
     """The arrays kept by an earlier call, or None when there are none or they are damaged: the format has checksums."""
     try:
-        with np.load(BytesIO(path.read_bytes())) as file:
+        with np.load(path) as file:
             return [file[name] for name in ARRAYS]
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error):
+    except Exception:  # a damaged archive fails in a dozen ways
         return None
 
 
@@ -83,8 +80,7 @@ def sample_drawing(
         rng = np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
         raise DataError(f"seed must be a whole number from 0 up or a Generator, not {seed!r}") from error
-    styles = tuple(STYLES[digit])
-    style = style or styles[rng.integers(len(styles))]
+    style = style or list(STYLES[digit])[rng.integers(len(STYLES[digit]))]
 
     width, height = size
     pad = Drawing(width, height, label=int(digit))  # refuses an impossible size before anything is drawn on it
@@ -123,15 +119,14 @@ def load_digits(name: str = "mnist") -> Digits:
         return make_digits()
 
 
-def _make_split(size: int, rng: np.random.Generator, bar: tqdm) -> list[np.ndarray]:
+def _make_split(size: int, seed: np.random.SeedSequence, progress: bool) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (size, 1, 28, 28) and labels int64 (size,), each digit as often as any other, shuffled."""
+    rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(size) % 10)
     images = np.empty((size, 1, 28, 28), np.uint8)
-    for index, label in enumerate(labels):
-        framed = frame_as_mnist(sample_drawing(label, rng, SKETCH).raster())
-        images[index] = (framed * 255).round()
-        bar.update()
-    return [images, labels]
+    for index, label in enumerate(tqdm(labels, "drawing digits", unit="digit", disable=not progress, leave=False)):
+        images[index] = (frame_as_mnist(sample_drawing(label, rng, SKETCH).raster()) * 255).round()
+    return images, labels
 
 
 def _jittered(style: list[str], rng: np.random.Generator) -> list[np.ndarray]:
@@ -146,11 +141,11 @@ def _jittered(style: list[str], rng: np.random.Generator) -> list[np.ndarray]:
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
 
     curves = []
-    for points, corners in map(_skeleton, style):
+    for points, weights in map(_skeleton, style):
         points = points + rng.normal(0, 0.04, points.shape) + rng.normal(0, 0.015, 2)
         for end, inner in ((0, 1), (-1, -2)):  # the pen starts late or early, stops short or goes on
             points[end] += rng.normal(0, 0.15) * (points[end] - points[inner])
-        curve = _through(points, corners) - 0.5
+        curve = weights @ points - 0.5
         x, y = curve.T
         curve = np.stack([x * (1 + taper * y), y + balance * (0.25 - y**2)], axis=1)
         curve += np.sin(curve @ frequencies + phases) @ waves
@@ -159,25 +154,23 @@ def _jittered(style: list[str], rng: np.random.Generator) -> list[np.ndarray]:
 
 
 @cache
-def _skeleton(stroke: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The control points (k, 2) of one string of STYLES, in heights of the digit, and the indices of its corners."""
+def _skeleton(stroke: str) -> tuple[np.ndarray, np.ndarray]:
+    """One string of STYLES: control points (k, 2) in heights of the digit; weights (n, k) of them in the curve."""
     words = stroke.split()
     points = np.array([word.rstrip("!").split(",") for word in words], dtype=float) / 100
-    return points, tuple(index for index, word in enumerate(words) if word.endswith("!"))
+    corners = tuple(index for index, word in enumerate(words) if word.endswith("!"))
+    return points, _through(np.eye(len(points)), corners)
 
 
 def _through(points: np.ndarray, corners: tuple[int, ...] = (), steps: int = 6) -> np.ndarray:
-    """A curve through `points`, (k ≥ 2, 2), smooth but at `corners`: (n, 2), `steps` points from each to the next.
+    """A curve through `points`, (k ≥ 2, d), smooth but at `corners`: (n, d), `steps` points from each to the next.
 
     Uniform Catmull–Rom spline (E. Catmull, R. Rom, "A class of local interpolating splines", 1974), a piece between
-    corners, its ends continued by reflection.
+    corners, its ends continued by reflection: a cubic whose slope at a point is half the way between its neighbours.
     """
-    t = (np.arange(steps) / steps)[:, None]
-    bounds = (0, *corners, len(points) - 1)
-    pieces = []
-    for first, last in pairwise(bounds):
+    curve = []
+    for first, last in pairwise((0, *corners, len(points) - 1)):
         piece = points[first : last + 1]
-        padded = np.vstack([2 * piece[0] - piece[1], piece, 2 * piece[-1] - piece[-2]])[:, None]
-        a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
-        pieces.append(b + ((c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * (b - c) + d - a) * t**3) / 2)
-    return np.vstack([*(piece.reshape(-1, 2) for piece in pieces), points[-1:]])
+        spline = CubicHermiteSpline(np.arange(len(piece)), piece, np.gradient(piece, axis=0))
+        curve.append(spline(np.arange(steps * (last - first)) / steps))
+    return np.vstack([*curve, points[-1:]])

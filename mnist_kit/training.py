@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from mnist_kit.augment import augment
 from mnist_kit.checkpoints import Checkpoints
@@ -115,8 +115,8 @@ def fit(
             run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
         checkpoints = checkpoints if processes.is_first else None
         network = processes.spread(model, run.device)
-        images, labels = run.images, run.labels  # uint8 (N, 1, 28, 28), int64 (N,)
         started = []
+        at_end.callback(_end, started, run)
         try:
             for callback in callbacks:
                 callback.on_start(run)
@@ -125,14 +125,14 @@ def fit(
                 run.epoch = epoch
                 for batch in run.batches():  # int64 (batch_size,)
                     with run.one_step() as generator:
-                        inputs = as_input(images[batch])  # float32 (batch, 1, 28, 28)
+                        inputs, labels = as_input(run.images[batch]), run.labels[batch]  # float32 (batch, 1, 28, 28)
                         if recipe.augmentation is not None:
                             inputs = augment(inputs, recipe.augmentation, generator)
                         run.optimizer.zero_grad()
                         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
                             logits = network(inputs.to(run.dtype))  # (batch, classes)
                         logits = as_logits(logits, len(batch), run.classes)
-                        loss = functional.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
+                        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
                         loss.backward()
                         run.optimizer.step()
                         run.record(loss.detach())
@@ -150,15 +150,10 @@ def fit(
                     callback.on_epoch(run)
         except KeyboardInterrupt:
             run.interrupted = True
-        finally:
-            with ExitStack() as ends:  # each on_end is called, even where another raises
-                for callback in reversed(started):
-                    ends.callback(callback.on_end, run)
-                model.eval()
         if checkpoints and not run.amid_step and run.keep_weights():
             checkpoints.save(run)
         if run.averaged_model is not model:
-            model.load_state_dict(run.averaged_model.state_dict())
+            unwrapped(model).load_state_dict(run.averaged_model.state_dict())
     return run.history()
 
 
@@ -212,7 +207,7 @@ class Run:
             steps = recipe.step_epochs * self.steps_per_epoch
             schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, steps, recipe.gamma)
         self.scheduler = schedule
-        self.average = recipe.ema and AveragedModel(unwrapped(model), multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+        self.average = recipe.ema and AveragedModel(unwrapped(model), multi_avg_fn=_moving_average(recipe.ema))
         self.keep_weights()
 
     @property
@@ -423,6 +418,28 @@ def _as_callbacks(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
         if isinstance(callback, type) or not hasattr(callback, "on_step"):
             raise TrainingError(f"{callback!r} is no callback: derive a class from Callback and pass an object of it")
     return callbacks
+
+
+def _moving_average(decay: float) -> Callable:
+    """What `AveragedModel` averages by: with `decay`, and less of it in the first steps, whose weights mean nothing.
+
+    With a constant decay of 0.999 a tenth of the initial weights would still be in the average after 2,300 steps. The
+    warm-up is TensorFlow's, `ExponentialMovingAverage(num_updates=…)`.
+    """
+
+    @torch.no_grad()
+    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, share)
+
+    return average
+
+
+def _end(callbacks: list[Callback], run: Run) -> None:
+    run.model.eval()
+    with ExitStack() as ends:  # each on_end is called, even where another raises
+        for callback in reversed(callbacks):
+            ends.callback(callback.on_end, run)
 
 
 @contextmanager

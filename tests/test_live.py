@@ -86,7 +86,7 @@ def test_redraws_at_most_once_a_second_where_drawing_is_free(notebook):
 
 @pytest.mark.parametrize("cost", [0.05, 0.5])
 def test_redrawing_takes_no_more_than_two_percent_of_the_time(notebook, monkeypatch, cost):
-    monkeypatch.setattr(live._Curves, "picture", lambda *_: None)
+    monkeypatch.setattr(live.LiveCurves, "picture", lambda *_: None)
     clock = FakeClock()
     run = FakeRun(clock, cost)
     callback = live.LiveCurves(clock=clock)
@@ -122,7 +122,7 @@ def test_a_failing_drawing_warns_once_and_never_stops_training(notebook, monkeyp
     def fail(*_):
         raise RuntimeError("no ink left")
 
-    monkeypatch.setattr(live._Curves, "picture", fail)
+    monkeypatch.setattr(live.LiveCurves, "picture", fail)
     clock = FakeClock()
     run = FakeRun(clock)
     with pytest.warns(UserWarning, match="training continues.*no ink left") as warned:
@@ -159,5 +159,5 @@ def test_a_long_run_is_drawn_with_few_points_and_the_latest(notebook):
     clock = FakeClock()
     callback = live.LiveCurves(clock=clock)
     train(FakeRun(clock), callback)
-    steps = callback.curves.loss.get_xdata()
+    steps = callback.loss.get_xdata()
     assert max(steps) == 1_000 and len(steps) <= live.MOST_POINTS

@@ -4,7 +4,7 @@ from torch import nn
 
 from mnist_kit import paper
 from mnist_kit.errors import ModelError
-from mnist_kit.models import Net, make_model, summary
+from mnist_kit.models import Net, ReadingNet, make_model, summary
 
 # Listing 2.1 of the paper, for a batch of 16.
 PAPER_TABLE = [
@@ -91,3 +91,11 @@ def test_models_by_name():
     assert type(make_model("Net")) is Net
     with pytest.raises(ModelError, match=r"'Nett'.*Net"):
         make_model("Nett")
+
+
+def test_reading_net_knows_eleven_things_and_is_as_large_as_it_says():
+    model = ReadingNet().eval()
+    assert model(torch.rand(3, 1, 28, 28)).shape == (3, 11)
+    assert "379,147 parameters" in ReadingNet.__doc__
+    assert sum(parameter.numel() for parameter in model.parameters()) == 379_147
+    assert type(make_model("ReadingNet")) is ReadingNet

@@ -2,7 +2,9 @@ import asyncio
 import base64
 import io
 import sys
+import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -41,11 +43,11 @@ def draw_seven(pad: DigitPad, right: float = 0) -> None:
 
 
 def press(pad: DigitPad, name: str) -> None:
-    if name in pad._controls.buttons:
-        pad._controls.buttons[name].click()
-    else:  # the browser sends these itself
+    if name in ("undo", "redo", "clear", "recognise"):
         press.number += 1
         send(pad, "do", command=name, client="press", stroke=press.number)
+    else:
+        next(w for w in pad.children[3].children if w.description == name).click()
 
 
 press.number = 0
@@ -63,7 +65,7 @@ def in_kernel(pad: DigitPad, *actions, rest: float = 0.5) -> None:
         for action in actions:
             action()
         end = time.monotonic() + rest
-        while pad._timer is not None and time.monotonic() < end:
+        while pad.prediction is None and time.monotonic() < end:
             await asyncio.sleep(0.005)
 
     asyncio.run(live())
@@ -358,7 +360,7 @@ def test_keeping_loading_and_replaying(pad, home):
     press(pad, "load")
     assert "no drawing was kept" in pad._controls.message.value
     draw_seven(pad)
-    pad._controls.label.value = 1
+    pad._controls.label.value = "1"
     press(pad, "keep")
     assert str(home / "drawings.jsonl") in pad._controls.message.value
     (kept,) = read_drawings()
@@ -488,6 +490,66 @@ def test_a_reader_s_own_function_is_not_asked_about_the_example():
     asked = []
     DigitPad(lambda image: asked.append(image))._repr_mimebundle_()
     assert not asked
+
+
+class Adapted:
+    """What `adaptation.adapt` gives: here a network that was taught to take everything for a 3."""
+
+    replaced = True
+
+    def __init__(self, recognizer):
+        threes = Sevens()
+        threes.forward = lambda images: images.new_tensor([0, 0, 0, 5, 0, 0, 0, 0, 0, 0]).expand(len(images), 10)
+        self.recognizer = Recognizer(threes, recognizer.framing)
+
+    def __str__(self):
+        return "drawings: 5 more right\nimages: 3 fewer right"
+
+
+def teach(pad, monkeypatch, adapt, meanwhile=lambda: None) -> list[str]:
+    """Press the button where `adapt` stands for the real one, wait, and return what was said from then on."""
+    monkeypatch.setitem(sys.modules, "mnist_kit.adaptation", types.SimpleNamespace(adapt=adapt))
+    said = []
+    pad._controls.message.observe(lambda change: said.append(change["new"]), "value")
+
+    async def live():
+        press(pad, "teach")
+        meanwhile()
+        while pad._teaching.disabled:
+            await asyncio.sleep(0.005)
+
+    asyncio.run(live())
+    return said
+
+
+def test_teaching_and_taking_it_back(pad, monkeypatch):
+    given = pad.recognizer
+    draw_seven(pad)
+    asked = threading.Event()
+
+    def adapt(recognizer, progress):
+        assert asked.wait(60) and not progress
+        return Adapted(recognizer)
+
+    def meanwhile():
+        assert pad._teaching.description == "learning…" and pad.recognise().digit == 7
+        asked.set()
+
+    said = teach(pad, monkeypatch, adapt, meanwhile)
+    assert "you can draw on" in said[0] and "5 more right; images: 3 fewer right" in said[-1]
+    assert pad.number == "3" and given.predict(pad.drawing).digit == 7  # what the reader gave is as it was
+    pad._controls.framing.value = "paper"
+    press(pad, "unteach")
+    assert pad.number == "7" and pad.recognizer.framing == "paper" and pad._teaching.description == "teach"
+
+
+def test_teaching_that_does_not_pay_or_fails_changes_nothing(pad, monkeypatch):
+    monkeypatch.setattr(Adapted, "replaced", False)
+    teach(pad, monkeypatch, lambda recognizer, progress: Adapted(recognizer))
+    draw_seven(pad)
+    assert pad.recognise().digit == 7 and pad._teaching.description == "teach"
+    said = teach(pad, monkeypatch, lambda recognizer, progress: 1 / 0)
+    assert "ZeroDivisionError" in said[-1] and pad.recognise().digit == 7
 
 
 def test_a_question_mark_in_a_number_is_explained():

@@ -10,8 +10,8 @@ from ipycanvas.canvas import _CMD_LIST
 from mnist_kit.errors import DrawingError
 from mnist_kit.framing import red_rectangle
 from mnist_kit.ink import MAX_SIDE, Drawing, Stroke
-from mnist_kit.pad.canvas import MOST_BROWSERS, MOST_POINTS, Page
-from mnist_kit.pad.ink import Ink
+from mnist_kit.pad.canvas import Page
+from mnist_kit.pad.ink import quick_rectangle
 
 SEVEN = [[60, 40], [140, 45], [90, 160]]
 
@@ -92,7 +92,7 @@ def test_browsers_see_at_once_what_python_draws(heard):
     heard.pen_down(*SEVEN[0])
     heard.pen_move(SEVEN[1:])
     heard.pen_up()
-    assert [lines for _, lines in heard.sent] == [1, 1]
+    assert [lines for _, lines in heard.sent[1::2]] == [1, 1]  # each after the word what is known
 
 
 def test_a_browser_that_comes_gets_everything(heard):
@@ -186,7 +186,6 @@ BAD = {
     "a number of 400 digits": {"kind": "move", "client": "a", "stroke": 1, "points": [[10**400, 1]]},
     "a radius of 400 digits": {"kind": "down", "client": "a", "stroke": 2, "point": [1, 1], "radius": 10**400},
     "ragged points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1], [1]]},
-    "too many points": {"kind": "move", "client": "a", "stroke": 1, "points": [[1, 1]] * 10 * MOST_POINTS},
     "pressure is NaN": {
         "kind": "down",
         "client": "b",
@@ -196,8 +195,6 @@ BAD = {
         "pressure": float("nan"),
     },
     "pressure is a list": {"kind": "down", "client": "b", "stroke": 2, "point": [1, 1], "radius": 10, "pressure": [1]},
-    "a client of 10 MB": {"kind": "down", "client": "a" * 10**7, "stroke": 2, "point": [1, 1], "radius": 10},
-    "a stroke of 400 digits": {"kind": "down", "client": "a", "stroke": 10**400, "point": [1, 1], "radius": 10},
     "unknown command": {"kind": "do", "command": "shown"},
     "a command of nobody": {"kind": "do", "command": "clear"},
     "no ratio": {"kind": "ready"},
@@ -251,12 +248,6 @@ def test_what_is_far_outside_is_brought_closer(heard):
     assert heard.drawing.raster().any()
 
 
-def test_browsers_that_come_and_go_are_forgotten(heard):
-    for client in range(3 * MOST_BROWSERS):
-        heard.scribble([[1, 1]], client=str(client))
-    assert len(heard._heard) == MOST_BROWSERS
-
-
 def test_python_cannot_continue_a_finished_stroke(heard):
     heard.scribble(SEVEN)
     with pytest.raises(DrawingError, match="pen_down"):
@@ -271,11 +262,11 @@ def test_the_rectangle_that_grows_is_that_of_the_ink(lines):
     strokes = [Stroke(points, radius) for points, radius in lines]
     drawing = Drawing(60, 40, strokes)
     inside = all((stroke.points >= 0).all() and (stroke.points <= (60, 40)).all() for stroke in strokes)
-    box = Ink(60, 40).box(strokes)
+    box = quick_rectangle(drawing)
     if inside:
         np.testing.assert_allclose(box, red_rectangle(drawing), atol=1)
     assert box is None or (0 <= box[0] < box[2] <= 60 and 0 <= box[1] < box[3] <= 40)
-    assert Ink(60, 40).box([Stroke([[5, 5]], 3, erase=True)]) is None
+    assert quick_rectangle(Drawing(60, 40, [Stroke([[5, 5]], 3, erase=True)])) is None
 
 
 actions = st.one_of(

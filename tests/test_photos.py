@@ -8,6 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw, ImageFilter
 
 from mnist_kit.errors import ImageError
@@ -289,6 +292,24 @@ GREY = np.rint(255 * drawn(5)).astype(np.uint8)
 )
 def test_arrays_and_tensors_of_any_kind(picture):
     assert np.abs(as_raster(picture).astype(int) - GREY)[(GREY == 0) | (GREY == 255)].max() <= 2
+
+
+def test_digits_beside_a_long_line_are_no_specks():
+    page = np.full((SIDE, SIDE), 255, np.uint8)
+    page[300:304, 20:480] = 0
+    page[260:290, 100:104] = page[260:264, 104:120] = 0
+    assert as_raster(page)[275, 102] == 255
+
+
+@given(
+    page=arrays(np.uint8, st.tuples(st.integers(3, 60), st.integers(3, 60)), elements=st.sampled_from([0, 90, 255])),
+    scale=st.sampled_from([1, 7]),
+)
+def test_any_picture_is_ink_or_none(page, scale):
+    page = np.kron(page, np.ones((scale, scale), np.uint8))
+    raster = as_raster(page)
+    assert raster.shape == page.shape and raster.dtype == np.uint8
+    assert raster.max() in (0, *range(128, 256))
 
 
 def test_a_tensor_without_data():

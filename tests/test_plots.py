@@ -9,6 +9,7 @@ from test_history import made_history
 from torch import nn
 
 from mnist_kit import paper, plots
+from mnist_kit.calibration import reliability
 from mnist_kit.errors import DataError, HistoryError, ImageError, StorageError
 from mnist_kit.history import History
 from mnist_kit.models import Net
@@ -212,3 +213,21 @@ def test_bad_images_and_labels():
         plots.plot_mistakes(IMAGES, LABELS, torch.eye(10))
     with pytest.raises(DataError, match="10 probabilities"):
         plots.plot_probabilities([0.5, 0.5])
+
+
+def test_curves_are_drawn_as_given():
+    curves = {"a": ([1, 2, 3], [0.1, 0.2, 0.4]), "b": (torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))}
+    ax = plots.plot_curves(curves, "x", "y", "title", yscale="log").axes[0]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.1, 0.2, 0.4], [3.0, 4.0]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_yscale()) == ("x", "y", "log")
+
+
+def test_a_reliability_diagram_leaves_out_bins_of_few_images():
+    random = np.random.default_rng(0)
+    confidence = np.concatenate([random.uniform(0.91, 0.99, 100), random.uniform(0.61, 0.69, 50), [0.75, 0.78]])
+    right = np.arange(len(confidence)) % 2 == 0
+    table = reliability(np.stack([confidence, 1 - confidence], axis=1), np.where(right, 0, 1))
+    line = plots.plot_reliability({"a network": table}).axes[0].lines[0]
+    assert line.get_xdata() == pytest.approx([confidence[100:150].mean(), confidence[:100].mean()])
+    assert line.get_ydata() == pytest.approx([0.5, 0.5])

@@ -97,7 +97,8 @@ def test_styles_of_a_digit_differ():
 
 def test_a_corner_is_sharp_and_a_curve_is_not():
     def sharpest_turn(stroke):
-        steps = np.diff(synthetic._through(*synthetic._skeleton(stroke)), axis=0)
+        points, weights = synthetic._skeleton(stroke)
+        steps = np.diff(weights @ points, axis=0)
         directions = np.unwrap(np.arctan2(steps[:, 1], steps[:, 0]))
         return np.degrees(np.abs(np.diff(directions)).max())
 

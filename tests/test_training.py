@@ -27,6 +27,15 @@ def test_it_learns(tiny):
     assert evaluate(model, tiny.test).accuracy == history.epochs["val_accuracy"].iloc[-1]
 
 
+def test_the_average_of_the_weights_forgets_the_initial_ones(tiny):
+    """Though it would take 10,000 steps with a constant decay."""
+    model = net()
+    recipe = Recipe("", epochs=4, batch_size=30, learning_rate=0.005, schedule="one-cycle", ema=0.9999)
+    history = fit(model, tiny, recipe)
+    assert history.epochs["val_accuracy"].iloc[-1] > 0.9
+    assert evaluate(model, tiny.test).accuracy == history.epochs["val_accuracy"].iloc[-1]
+
+
 def test_the_tables_of_a_run(tiny):
     history = fit(small_model(), tiny, replace(BRIEF, train_images=110), device="cpu")  # 10 images left over
     steps, epochs = history.steps, history.epochs

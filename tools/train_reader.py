@@ -1,7 +1,7 @@
 """Train the network that reads what people write: ten digits and "no digit".
 
 It is shown MNIST, pen digits, letters and signs of UNIPEN (train_r01_v07, Zenodo record 1195803), and what the project
-draws itself. The same data, seed and number of threads give the same weights. Under an hour on one core:
+draws itself. The same data and seed give the same weights. Half an hour on one core:
 
     python tools/train_reader.py UNIPEN_FOLDER                     writes weights/reader.safetensors in $MNIST_KIT_HOME
     python tools/train_reader.py UNIPEN_FOLDER --leave-out ced,ibm,apb,lou --name reader-left-out
@@ -12,13 +12,11 @@ are left out, and the last 10,000 training images of MNIST, are what temperature
 """
 
 import argparse
-import copy
 import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -30,18 +28,22 @@ from no_digits import images_in_a_row, in_a_row, shape, speck
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
-from mnist_kit import Drawing, load_mnist, sample_drawing
-from mnist_kit.augment import Augmentation, augment
+from mnist_kit import Drawing, load_mnist, sample_drawing, save_weights
+from mnist_kit.augment import Augmentation
 from mnist_kit.calibration import expected_calibration_error, fit_temperature, reliability, threshold_at
 from mnist_kit.checkpoints import weights_path
-from mnist_kit.files import home_folder, write_atomically
+from mnist_kit.data import Digits, Split
+from mnist_kit.files import write_atomically
 from mnist_kit.framing import frame_as_mnist
+from mnist_kit.live import ProgressLine
 from mnist_kit.models import ReadingNet
+from mnist_kit.recipes import Recipe
+from mnist_kit.training import Callback, Run, fit
 from mnist_kit.unipen import Character, read_unipen
 
+CLASSES = (*"0123456789", "no digit")
 NO_DIGIT = 10  # the eleventh class
 LOOK_ALIKES = set("OolI|SsZzBgqDbQyG/\\()',.`]")  # a person could take them for a digit: neither digits nor none
 VALIDATION = 10_000  # images of MNIST's training set
@@ -51,6 +53,18 @@ CALIBRATION = ("temperature", "threshold", "calibration_error", "calibration_err
 PRICE = 0.01  # share of clear digits that may be doubted
 AUGMENTATION = Augmentation(
     degrees=8, scale=0.1, shear=0.12, shift=1.0, elastic=0.5, thickness=0.5, contrast=0.25, erase=0.08
+)
+RECIPE = Recipe(
+    "reader",
+    epochs=3,
+    batch_size=256,
+    learning_rate=0.004,
+    schedule="one-cycle",
+    precision="bfloat16",
+    augmentation=AUGMENTATION,
+    label_smoothing=0.05,
+    weight_decay=0.02,
+    ema=0.999,
 )
 SOURCES = (
     "MNIST, Y. LeCun, C. Cortes, C. Burges, CC BY-SA 3.0; UNIPEN train_r01_v07, International Unipen Foundation, "
@@ -170,53 +184,6 @@ def _some(items: Sequence, count: int, rng: np.random.Generator) -> list:
 # Training and what is measured
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One cycle of AdamW on the cross-entropy; the weights that are kept are an average over the last steps (EMA)."""
-
-    epochs: int = 8
-    batch_size: int = 256
-    learning_rate: float = 0.004  # the peak
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.05
-    ema: float = 0.999
-    augmentation: Augmentation = AUGMENTATION
-    seed: int = 0
-
-
-def train(images: Tensor, labels: Tensor, recipe: Recipe, report: Callable[[nn.Module], None]) -> ReadingNet:
-    """Train on images, uint8 (N, 1, 28, 28), and labels, int64 (N,); `report` is called after each epoch."""
-    torch.manual_seed(recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    network = ReadingNet().to(memory_format=torch.channels_last)
-    average = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=recipe.weight_decay, fused=True)
-    per_epoch = len(images) // recipe.batch_size
-    steps = per_epoch * recipe.epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps, pct_start=0.2)
-    step = 0
-    for epoch in range(recipe.epochs):
-        network.train()
-        order = torch.randperm(len(images), generator=generator)[: per_epoch * recipe.batch_size]
-        for batch in tqdm(order.split(recipe.batch_size), f"epoch {epoch + 1}/{recipe.epochs}", mininterval=10):
-            shown = augment(images[batch].float() / 255, recipe.augmentation, generator)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = network(shown.to(memory_format=torch.channels_last))
-            loss = functional.cross_entropy(logits.float(), labels[batch], label_smoothing=recipe.label_smoothing)
-            network.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            step += 1
-            keep = min(recipe.ema, (1 + step) / (10 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - keep)
-                for mine, theirs in zip(average.buffers(), network.buffers(), strict=True):
-                    mine.copy_(theirs)
-        report(average)
-    return average
-
-
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     """Float32 (N, 11) of images, uint8 (N, 1, 28, 28)."""
     network.eval()
@@ -230,11 +197,11 @@ class Measured:
     Each character of those is framed as it is, without variations.
     """
 
-    def __init__(self, characters: list[Character], mnist: tuple[Tensor, Tensor]):
+    def __init__(self, characters: list[Character], mnist: Split):
         self.digits = [c for c in characters if c.drawing.label is not None]
         self.signs = [c for c in characters if c.drawing.label is None and c.sign not in LOOK_ALIKES]
         self.mnist = mnist
-        self.pens = _framed(self.digits), torch.tensor([c.drawing.label for c in self.digits], dtype=torch.int64)
+        self.pens = Split(_framed(self.digits), torch.tensor([c.drawing.label for c in self.digits], dtype=torch.int64))
         self.others = _framed(self.signs)
 
     def report(self, network: nn.Module, temperature: float = 1.0, threshold: float = 0.5) -> dict:
@@ -242,11 +209,13 @@ class Measured:
         figures = {}
         sites = np.array([c.site for c in self.digits])
         groups = {"mnist": self.mnist, **({"pens": self.pens} if len(sites) else {})}
-        groups |= {site: tuple(t[torch.from_numpy(sites == site)] for t in self.pens) for site in sorted(set(sites))}
-        for name, (images, labels) in groups.items():
-            probabilities = (logits_of(network, images) / temperature).softmax(dim=1)[:, :NO_DIGIT]
+        for site in sorted(set(sites.tolist())):
+            chosen = torch.from_numpy(sites == site)
+            groups[site] = Split(self.pens.images[chosen], self.pens.labels[chosen])
+        for name, split in groups.items():
+            probabilities = (logits_of(network, split.images) / temperature).softmax(dim=1)[:, :NO_DIGIT]
             confidence, answers = probabilities.max(dim=1)
-            right = answers == labels
+            right = answers == split.labels
             figures[name] = right.float().mean().item()
             figures[f"{name}, sure"] = (right & (confidence >= threshold)).float().mean().item()
         if len(self.others):
@@ -257,9 +226,9 @@ class Measured:
     def calibrate(self, network: nn.Module) -> dict:
         """Temperature, threshold, expected calibration error before and after, and the reliability diagram."""
         # As many of MNIST's as of the pens', so that neither outweighs the other; signs are class NO_DIGIT.
-        count = min(len(self.mnist[1]), len(self.pens[1]))
-        images = torch.cat([self.mnist[0][:count], self.pens[0][:count], self.others])
-        labels = torch.cat([self.mnist[1][:count], self.pens[1][:count], torch.full((len(self.others),), NO_DIGIT)])
+        mnist = self.mnist.first(len(self.pens))
+        images = torch.cat([mnist.images, self.pens.images, self.others])
+        labels = torch.cat([mnist.labels, self.pens.labels, torch.full((len(self.others),), NO_DIGIT)])
         logits = logits_of(network, images)
         temperature = fit_temperature(logits, labels)
         probabilities = (logits / temperature).softmax(dim=1)
@@ -279,19 +248,23 @@ def _framed(characters: list[Character]) -> Tensor:
     return (torch.stack([*images, torch.zeros(1, 28, 28)])[:-1] * 255).round().to(torch.uint8)  # also of none
 
 
-def save_reader(network: nn.Module, name: str, recipe: Recipe, left_out: list[str], about: dict) -> Path:
-    """Write the weights with all that is known of them, each value as JSON, and return the path."""
-    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
-    metadata = {
-        "model": type(network).__name__,
-        "classes": [*"0123456789", "no digit"],
-        "recipe": asdict(recipe),
-        "data": SOURCES,
-        "left_out": left_out,
-        **about,
-    }
-    metadata = {key: json.dumps(value) for key, value in metadata.items()}
-    return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
+class Report(Callback):
+    """Prints what `measured` says of the network after each epoch."""
+
+    def __init__(self, measured: Measured):
+        self.measured = measured
+
+    def on_epoch(self, run: Run) -> None:
+        print(f"epoch {run.epoch}, {run.seconds:.0f} s: {self.measured.report(run.averaged_model)}", flush=True)
+
+
+def save_reader(network: nn.Module, name: str, recipe: Recipe, accuracy: float, about: dict) -> Path:
+    """Write the weights with all that is known of them, each value of the metadata as JSON, and return the path."""
+    path = save_weights(network, name, recipe, accuracy, SOURCES)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() | {key: json.dumps(value) for key, value in about.items()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    return write_atomically(path, save(tensors, metadata))
 
 
 def about_reader(name: str) -> dict:
@@ -318,15 +291,15 @@ def main() -> None:
     parser.add_argument("--name", default="reader", help="of the weights")
     parser.add_argument("--leave-out", default="", help="sites not to train on, as ced,ibm")
     parser.add_argument("--calibrated-by", help="weights whose temperature and threshold are taken over")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drawn", type=Path, help="an .npz file that keeps what is drawn, for the next training")
     options = parser.parse_args()
     left_out = [site for site in options.leave_out.split(",") if site]
-    torch.set_num_threads(1)  # the order of additions, and so the last digits, depend on it
+    torch.set_num_threads(1)  # the order of additions, and so the last digits of the weights, depend on it
 
     mnist = load_mnist().train
-    tests = mnist.images[-VALIDATION:], mnist.labels[-VALIDATION:]
+    test = Split(mnist.images[-VALIDATION:], mnist.labels[-VALIDATION:])
     characters = [character for character in read_characters(options.folder) if whole(character)]
     rows = mnist.images[:-VALIDATION, 0].numpy()
     drawn = kept_drawings(options.drawn, lambda: draw_all(characters, rows, options.seed))
@@ -334,14 +307,21 @@ def main() -> None:
     count = len(mnist) if options.calibrated_by else len(mnist) - VALIDATION
     images = torch.cat([mnist.images[:count], torch.from_numpy(drawn["images"][kept])[:, None]])
     labels = torch.cat([mnist.labels[:count], torch.from_numpy(drawn["labels"][kept])])
-    print(f"{len(images):,} images of {', '.join(sorted(set(drawn['sites'][kept]) - {''}))}, MNIST and drawn here")
+    sites = sorted(set(drawn["sites"][kept].tolist()) - {""})
+    digits = Digits("reading", Split(images, labels), test, CLASSES)
+    print(f"{len(images):,} training images: MNIST, {', '.join(sites)}, and drawn here", flush=True)
 
-    measured = Measured([character for character in characters if character.site in left_out], tests)
-    recipe = Recipe(epochs=options.epochs, seed=options.seed)
-    network = train(images, labels, recipe, lambda average: print(measured.report(average), flush=True))
+    measured = Measured([character for character in characters if character.site in left_out], test)
+    recipe = RECIPE.but(epochs=options.epochs, seed=options.seed)
+    torch.manual_seed(options.seed)  # of the initial weights
+    network = ReadingNet().to(memory_format=torch.channels_last)
+    history = fit(
+        network, digits, recipe, [ProgressLine(), Report(measured)], "cpu", checkpoint=options.name, resume=True
+    )
     about = about_reader(options.calibrated_by) if options.calibrated_by else measured.calibrate(network)
     print(measured.report(network, about["temperature"], about["threshold"]))
-    print(save_reader(network, options.name, recipe, left_out, about))
+    about |= {"classes": CLASSES, "sites": sites}
+    print(save_reader(network, options.name, recipe, history.epochs["val_accuracy"].iloc[-1], about))
 
 
 if __name__ == "__main__":

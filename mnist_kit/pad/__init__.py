@@ -9,7 +9,6 @@ import base64
 import html
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
@@ -23,11 +22,12 @@ from torch import nn
 
 from mnist_kit.errors import DrawingError, EmptyDrawing, MnistKitError
 from mnist_kit.files import home_folder, write_atomically
-from mnist_kit.framing import FRAMINGS, Box, red_rectangle
-from mnist_kit.ink import Drawing, append_drawing, read_drawings
-from mnist_kit.pad.canvas import Page, one_at_a_time
-from mnist_kit.pad.controls import UNKNOWN, Controls
-from mnist_kit.pad.pictures import answer_panel, answer_text, figure, history, picture_in_use, png
+from mnist_kit.framing import FRAMINGS, red_rectangle
+from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
+from mnist_kit.pad.canvas import Page, hear_at_once, one_at_a_time
+from mnist_kit.pad.controls import Controls, row
+from mnist_kit.pad.ink import quick_rectangle
+from mnist_kit.pad.pictures import answer_panel, answer_text, figure, picture_in_use
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.segmentation import ReadDigit, as_text, split
 from mnist_kit.synthetic import sample_drawing
@@ -60,23 +60,24 @@ class DigitPad(Page):
         self.recognizer = recognizer if known else Recognizer(recognizer)
         self.digits: list[ReadDigit] = []
         self.answers: list[tuple[Drawing, str]] = []
-        self._thumbnails: deque[str] = deque(maxlen=REMEMBERED)  # of the answers, the latest first, as HTML
+        self._standing: list[ReadDigit] = []  # the answer on the screen: it stands until there is a new one
+        self._thumbnails: list[str] = []  # of the latest answers, as HTML, the last one first
         self._callbacks: list[Callable[[Prediction], None]] = []
-        self._standing = ""  # the answer on the screen: it stands until there is a new one
-        self._answered: list[Box] = []  # its red rectangles
         self._slow: bool | None = None  # whether the recognizer is; None: not known yet
-        self._timer: asyncio.TimerHandle | None = None
-        self._replaying: asyncio.Task | None = None
+        self._untaught: nn.Module | None = None  # the network before it was fine-tuned here
         super().__init__(width, height, pressure)
-        actions = {
-            "keep": (self._keep_chosen, "add the drawing to drawings.jsonl"),
-            "load": (lambda: self.draw(self._chosen()), "put the kept drawing on the pad"),
-            "replay": (self._replay_chosen, "draw the kept drawing as it was drawn"),
-            "PNG": (lambda: self._say(f"saved as {self.export()}"), "save the drawing as a picture"),
-            "SVG": (lambda: self._say(f"saved as {self.export(_unused('svg'))}"), "save the drawing as lines"),
-        }
-        actions = {name: (self.shown(act), tooltip) for name, (act, tooltip) in actions.items()}
-        self._controls = controls = Controls(self._layer, auto, actions)
+        self._controls = controls = Controls(self._layer, auto)
+        self._teaching = self._button("teach", "fine-tune the network on the kept drawings", self._teach)
+        keeping = row(
+            controls.label,
+            self._button("keep", "add the drawing to drawings.jsonl", self._keep_chosen),
+            controls.kept,
+            self._button("load", "put the kept drawing on the pad", lambda: self.draw(self._chosen())),
+            self._button("replay", "draw the kept drawing as it was drawn", self._replay_chosen),
+            self._button("PNG", "save the drawing as a picture", lambda: f"saved as {self.export()}"),
+            self._button("SVG", "save the drawing as lines", lambda: f"saved as {self.export(_unused('svg'))}"),
+            *([self._teaching] if self.recognizer else []),
+        )
         controls.auto.observe(self.shown(self._switch_auto), "value")
         if getattr(self.recognizer, "framing", None) in FRAMINGS:
             controls.framing.value = self.recognizer.framing
@@ -84,7 +85,7 @@ class DigitPad(Page):
         else:  # a framing of the reader's own
             controls.framing.layout.display = "none"
         body = widgets.HBox([self._page, *([controls.asking] if self.recognizer else [])]).add_class("mnist-body")
-        self.children = [controls.tools, body, controls.message, controls.keeping, controls.history]
+        self.children = [controls.tools, body, controls.message, keeping, controls.history]
         self.add_class("mnist-pad")
         self.shown(self._list_kept)()  # the pad is there even where the file cannot be read
 
@@ -110,9 +111,11 @@ class DigitPad(Page):
         An answer that stood there goes into the history.
         """
         if self._standing:
-            self.answers.append((self.drawing, self._standing))
-            self._thumbnails.appendleft(figure(self.image, self._standing))
-            self._controls.history.value = history(self._thumbnails)
+            number = as_text(self._standing)
+            self.answers.append((self.drawing, number))
+            self._thumbnails = [figure(self.image, number), *self._thumbnails][:REMEMBERED]
+            figures = "".join(self._thumbnails)
+            self._controls.history.value = f'<div role="group" aria-label="earlier answers">{figures}</div>'
         super().draw(drawing)
 
     # Recognising
@@ -123,16 +126,15 @@ class DigitPad(Page):
 
         What else the recognizer raises is raised.
         """
-        self._cancel()
         if self.recognizer is None:
             self._say("this pad has no recognizer: make it with DigitPad(Recognizer.load())")
             return None
+        digits = []
         try:
-            digits = self._read(self.drawing)
-        except Exception:
-            self._show_answer([])
-            raise
-        self._show_answer(digits)
+            with suppress(EmptyDrawing):
+                digits = self._read(self.drawing)
+        finally:
+            self._show_answer(digits)
         if not digits:
             self._say("nothing is drawn yet")
         elif self._slow:
@@ -167,7 +169,8 @@ class DigitPad(Page):
         if path.suffix not in (".png", ".svg"):
             raise DrawingError(f"a drawing is exported as .png or .svg, not as {path.name!r}")
         self._require_ink("saved")
-        return write_atomically(path, self.drawing.to_svg().encode() if path.suffix == ".svg" else png(self.image))
+        content = self.drawing.to_svg().encode() if path.suffix == ".svg" else self.image._repr_png_()
+        return write_atomically(path, content)
 
     def _require_ink(self, done: str) -> None:
         if not self.drawing.raster().any():
@@ -177,88 +180,67 @@ class DigitPad(Page):
 
     def snapshot(self) -> Image.Image:
         """A picture of the pad in use, RGB: ink, red rectangles, answer, probabilities, and what the network sees."""
-        return picture_in_use(self.drawing.raster(), self._layer.boxes, self.digits)
+        return picture_in_use(self.drawing, self.digits)
 
     def _repr_mimebundle_(self, **kwargs) -> dict | None:
         # Where no kernel runs (a code host, nbviewer) the widget has no view, and the picture is shown: of what is
         # drawn, or of an example, since an empty page would show nothing of what the pad is for.
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle:
-            picture = self.snapshot() if self.drawing.strokes else self._example()
-            bundle["image/png"] = base64.b64encode(png(picture)).decode()
+            picture = self.snapshot() if self._strokes else self._example()
+            bundle["image/png"] = base64.b64encode(picture._repr_png_()).decode()
         return bundle
 
     def _example(self) -> Image.Image:
         """A picture of the pad in use by somebody who drew a 3."""
-        drawing = sample_drawing(3, seed=1, size=(self._layer.width, self._layer.height))
-        digits = []
+        drawing, digits = sample_drawing(3, seed=1, size=(self._blank.width, self._blank.height)), []
         if isinstance(getattr(self.recognizer, "model", None), nn.Module):  # a function is asked about real ink only
             with suppress(Exception):  # a network that fails says so when it is asked
                 digits = split(drawing, self.recognizer)
-        boxes = [digit.box for digit in digits] or [red_rectangle(drawing)]
-        return picture_in_use(drawing.raster(), boxes, digits, "a picture: run the cell to draw")
+        return picture_in_use(drawing, digits, "a picture: run the cell to draw")
 
     # What happens
 
     def _changed(self, finished: bool) -> None:
         self.digits = []
-        if self._controls.auto.value and self.recognizer and self.drawing.strokes:
-            self._show(self._layer.answer, self._growing_boxes())  # the answer stays until there is a new one
-            self._recognise_after(SETTLE if finished else PAUSE)
-        else:
-            self._cancel()
+        if not (self._controls.auto.value and self.recognizer and self.drawing.strokes):
             self._show_answer([])
-
-    def _recognise_after(self, seconds: float) -> None:
-        """Recognise when nothing has happened for so long: only the latest state of the ink is worth an answer."""
-        self._cancel()
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # no kernel, nobody to wait for an answer
             return
-        self._timer = loop.call_later(seconds, self.shown(self.recognise))
+        self._show()  # the answer stays until there is a new one
+        with suppress(RuntimeError):  # no kernel runs, nobody waits for an answer
+            pause = SETTLE if finished else PAUSE
+            asyncio.get_running_loop().call_later(pause, self.shown(self._recognise_if_latest), self._strokes)
 
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _recognise_if_latest(self, strokes: tuple[Stroke, ...]) -> None:
+        """Recognise `strokes` if nothing has happened since: only the latest state of the ink is worth an answer."""
+        if strokes is self._strokes and not self.digits:
+            self.recognise()
 
     def _read(self, drawing: Drawing) -> list[ReadDigit]:
         """The digits that are drawn; a recognizer that is slow is asked once, about all of the ink."""
         if self._slow is not False:  # not known yet, or slow the last time
             started = time.monotonic()
-            try:
-                prediction = self.recognizer.predict(drawing)
-            except EmptyDrawing:
-                return []
+            prediction = self.recognizer.predict(drawing)
             self._slow = time.monotonic() - started > SLOW
             if self._slow:
                 return [ReadDigit(red_rectangle(drawing), prediction)]
         return split(drawing, self.recognizer)
 
     def _show_answer(self, digits: list[ReadDigit]) -> None:
-        self.digits, self._standing = digits, as_text(digits)
-        self._answered = [digit.box for digit in digits]
-        self._show(answer_text(self._standing), self._answered or self._growing_boxes())
+        self.digits = self._standing = digits
+        self._show()
         self._controls.panel.value = answer_panel(digits)
         self._say("")
 
-    def _show(self, answer: str, boxes: list[Box]) -> None:
+    def _show(self) -> None:
+        """The answer that stands, its red rectangles, and one of the ink that it does not know yet."""
+        boxes = [digit.box for digit in self._standing]
+        if not boxes or (self._pen and not self.digits):
+            new = quick_rectangle(replace(self._blank, strokes=self._strokes[-1:] if boxes else self._strokes))
+            boxes += [new] if new else []
         with self._layer.hold_sync():  # in one message
-            self._layer.answer, self._layer.boxes, self._layer.empty = answer, boxes, not self._ink.strokes
-
-    def _growing_boxes(self) -> list[Box]:
-        """The red rectangles while ink is added: those of the last answer and one of the new stroke, or one of all."""
-        strokes = self._ink.strokes
-        if self._answered:
-            box = self._ink.box(strokes[-1:]) if self._pen else None
-        elif any(stroke.erase for stroke in strokes):
-            with suppress(EmptyDrawing):
-                return [red_rectangle(self.drawing)]
-            box = None
-        else:
-            box = self._ink.box(strokes)
-        return self._answered + ([box] if box else [])
+            self._layer.answer, self._layer.boxes = answer_text(as_text(self._standing)), boxes
+            self._layer.empty = not self._strokes
 
     def _say(self, message: str) -> None:
         text = html.escape(message)
@@ -269,28 +251,62 @@ class DigitPad(Page):
 
     # The controls
 
+    def _button(self, name: str, tooltip: str, act: Callable[[], str | None]) -> widgets.Button:
+        """A button that calls `act` and says what it returns."""
+        button = hear_at_once(widgets.Button(description=name, tooltip=tooltip))
+        button.on_click(self.shown(lambda _button: self._say(act() or "")))
+        return button
+
     def _switch_auto(self, _change) -> None:
         if self._controls.auto.value and not self.digits:
             self._changed(True)
 
     def _switch_framing(self, _change) -> None:
+        self._change_recognizer(framing=self._controls.framing.value)
+
+    @one_at_a_time
+    def _change_recognizer(self, **changes) -> None:
+        """Ask a copy with `changes` from now on: the recognizer that the reader gave stays as it is."""
         self.recognizer = copy(self.recognizer)
-        self.recognizer.framing = self._controls.framing.value
-        if self.drawing.strokes:
+        vars(self.recognizer).update(changes)
+        if self._strokes:
             self.recognise()
 
-    def _keep_chosen(self) -> None:
-        label = self._controls.label.value
-        path = self.keep(None if label == UNKNOWN else label)
-        self._controls.label.value = UNKNOWN  # the next drawing is another digit
+    def _keep_chosen(self) -> str:
+        label = self._controls.label
+        path = self.keep(int(label.value) if label.index else None)
+        label.index = 0  # the next drawing is another digit
         self._list_kept()
-        self._say(f"kept in {path}")
+        return f"kept in {path}"
 
     def _replay_chosen(self) -> None:
-        drawing = self._chosen()
-        if self._replaying is not None:
-            self._replaying.cancel()
-        self._replaying = asyncio.ensure_future(self.replay(drawing))
+        self._replaying = asyncio.ensure_future(self.replay(self._chosen()))  # kept: the loop does not keep it
+
+    def _teach(self) -> str:
+        """Fine-tune the network on the kept drawings, while the page can be drawn on; pressed again, take it back."""
+        if self._untaught is not None:
+            model, self._untaught = self._untaught, None
+            self._teaching.description = "teach"
+            self._change_recognizer(model=model)
+            return "the network is again what it was before it was taught"
+        self._teaching.disabled, self._teaching.description = True, "learning…"
+        self._learning = asyncio.ensure_future(self._learn())  # kept: the loop does not keep it
+        return "learning from the kept drawings; you can draw on meanwhile"
+
+    async def _learn(self) -> None:
+        from mnist_kit.adaptation import adapt  # with all that trains, which a pad otherwise does without
+
+        try:
+            adapted = await asyncio.to_thread(adapt, self.recognizer, progress=False)
+            if adapted.replaced:
+                self._untaught = self.recognizer.model
+                self._change_recognizer(model=adapted.recognizer.model)
+            self._say(str(adapted).replace("\n", "; "))
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._teaching.disabled = False
+            self._teaching.description = "teach" if self._untaught is None else "unteach"
 
     def _chosen(self) -> Drawing:
         """The kept drawing that is chosen, made smaller where it was drawn on a larger pad."""
@@ -301,8 +317,7 @@ class DigitPad(Page):
         return replace(drawing, strokes=[s.scaled(scale) for s in drawing.strokes]) if scale < 1 else drawing
 
     def _list_kept(self) -> None:
-        with warnings.catch_warnings(record=True) as complaints:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as complaints:
             there = (home_folder() / "drawings.jsonl").exists()
             drawings = read_drawings(last=REMEMBERED)[::-1] if there else []
         self._controls.kept.options = [

@@ -9,8 +9,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import wraps
-from itertools import count, groupby, pairwise
+from dataclasses import replace
+from functools import cached_property, wraps
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import anywidget
@@ -21,19 +22,16 @@ from ipycanvas import Canvas
 from ipycanvas.canvas import _CanvasManager
 
 from mnist_kit.errors import DrawingError
-from mnist_kit.ink import MAX_SIDE, Drawing, Stroke
-from mnist_kit.pad.ink import Ink, part
+from mnist_kit.ink import MAX_SIDE, Drawing, Stroke, as_points, as_radius
+from mnist_kit.pad.ink import lengthened, part
 
 INK = "#0099ff"  # as in pad.js
 LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
-MOST_POINTS = 10_000  # in one message; a pen makes some ten in the 40 ms between two
-MOST_BROWSERS = 32  # remembered, each with its last stroke
 MOST_RATIO = 3  # pixels of the canvas per pixel of the page, as finely as a screen shows them
 DOT = np.float32([0.01, 0])  # px; a line of no length at all would leave no dot
-REPLAY_STEP = 0.016  # s; in it a replayed pen passes REPLAY_POINTS points, about as fast as a hand
-REPLAY_POINTS = 2
-REPLAYED = count(1)  # strokes, so that each is told from all others
-Pen = tuple[str | None, int]  # who draws, a browser or (None) Python, and the number they gave the stroke
+REPLAY_STEP, REPLAY_POINTS = 0.016, 2  # s, and points that a replayed pen passes in it: about as fast as a hand
+Pen = tuple[str | None, int]  # who draws, a browser or (None) Python, and the number that a browser gave the stroke
+PYTHON = (None, 0)
 
 
 def one_at_a_time(method: Callable) -> Callable:
@@ -49,13 +47,14 @@ def one_at_a_time(method: Callable) -> Callable:
     return locked
 
 
-def hear_at_once(widget: widgets.Widget) -> None:
-    """Let `widget` be heard in the thread that its browser asks for, in the order of the events, while a cell runs.
+def hear_at_once(widget: widgets.Widget) -> widgets.Widget:
+    """`widget`, heard in the thread that its browser asks for, in the order of the events, while a cell runs.
 
     Otherwise ipykernel ≥ 7 hears a widget in the thread that spoke through it last: that of the cell, at first.
     """
     with suppress(AttributeError):  # no kernel, or one that does not choose
         widget.comm._reply_subshell_for = None
+    return widget
 
 
 class PenLayer(anywidget.AnyWidget):
@@ -83,36 +82,38 @@ class Page(widgets.VBox):
 
     def __init__(self, width: int, height: int, pressure: bool):
         self.lock = threading.RLock()
-        self._ink = Ink(width, height)
+        self._blank = Drawing(width, height)
+        self._states: list[tuple[Stroke, ...]] = [()]  # the strokes at each time that can be gone back or forward to
+        self._now = 0  # the state that is on the page
         self._pen: Pen | None = None  # whose stroke grows
         self._heard: dict[str, int] = {}  # the last stroke or command that came from each browser
         # A manager of its own: one canvas of the reader's that fails must not take the pad with it.
-        self._paper = Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True))
+        self._paper = hear_at_once(Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True)))
         self._paper.on_client_ready(self._redraw)
-        self._layer = PenLayer(width=width, height=height, paper=self._paper, pressure=pressure)
+        self._layer = hear_at_once(PenLayer(width=width, height=height, paper=self._paper, pressure=pressure))
         self._layer.on_msg(lambda _layer, message, _buffers: self.shown(self._obey)(message))
         self._layers = widgets.Box([self._paper]).add_class("mnist-layers")
         fits = f"min({width}px, max(240px, 100vh - 290px) * {width / height:.4f})"  # never taller than the window
         self._page = widgets.Box([self._layers, self._layer], layout={"width": fits, "max_width": "100%"})
         super().__init__([self._page.add_class("mnist-page")])
-        for widget in (self._layer, self._paper):
-            hear_at_once(widget)
 
-    @property
+    @cached_property  # a page on which nobody asks for it has one canvas less to show
     def canvas(self) -> Canvas:
         """An ipycanvas `Canvas` over the ink, of the page's size, to draw on as you like; recognition ignores it."""
-        with self.lock:
-            if len(self._layers.children) == 1:  # it is made when it is first asked for
-                own = Canvas(width=self._layer.width, height=self._layer.height)
-                # A browser that was reloaded has to be told again which canvas the commands are for.
-                own.on_client_ready(lambda: setattr(own._canvas_manager, "_current_canvas", None))
-                self._layers.children += (own,)
-            return self._layers.children[1]
+        own = Canvas(width=self._layer.width, height=self._layer.height)
+        # A browser that was reloaded has to be told again which canvas the commands are for.
+        own.on_client_ready(lambda: setattr(own._canvas_manager, "_current_canvas", None))
+        self._layers.children += (own,)
+        return own
 
     @property
     def drawing(self) -> Drawing:
         """The strokes so far."""
-        return self._ink.drawing
+        return replace(self._blank, strokes=self._strokes)
+
+    @property
+    def _strokes(self) -> tuple[Stroke, ...]:
+        return self._states[self._now]  # each change makes a new tuple
 
     @property
     def radius(self) -> int:
@@ -121,7 +122,7 @@ class Page(widgets.VBox):
 
     def pen_down(self, x: float, y: float, erase: bool = False) -> None:
         """Begin a stroke with a dot. x, y: pixels of the page. Raises DrawingError for NaN or infinity."""
-        self._begin(Stroke([[x, y]], self.radius, erase), (None, 0))
+        self._begin(Stroke([[x, y]], self.radius, erase), PYTHON)
 
     @one_at_a_time
     def pen_move(self, points, pressure=None) -> None:
@@ -131,47 +132,52 @@ class Page(widgets.VBox):
         """
         if self._pen is None:
             raise DrawingError("there is no stroke to continue; call pen_down first")
-        part = self._ink.extend(points, pressure)
-        if self._pen[0] is None:
-            self._show_strokes([part])
+        *others, last = self._strokes
+        longer = lengthened(last, points, pressure)
+        self._states[self._now] = (*others, longer)
+        if self._pen == PYTHON:
+            self._show_strokes([part(longer, slice(len(last.points) - 1, None))])
         self._changed(False)
 
     @one_at_a_time
     def pen_up(self) -> None:
         """End the stroke."""
-        if self._pen is None:
+        pen, self._pen = self._pen, None
+        if pen is None:
             return
-        (client, _), self._pen = self._pen, None
-        if client is not None:  # its own browser has the stroke; the others get it now
-            self._tell_known()
-            self._show_strokes(self._ink.strokes[-1:])
+        if pen != PYTHON:  # its own browser has the stroke; the others get it now
+            self._show_strokes(self._strokes[-1:])
         self._changed(True)
 
     def undo(self) -> None:
         """Take the last stroke, or the last clearing, back."""
-        self._replace(self._ink.undo)
+        self._go(-1)
 
     def redo(self) -> None:
         """Do again what was taken back last."""
-        self._replace(self._ink.redo)
+        self._go(1)
 
     def clear(self) -> None:
         """Take all ink away. An answer that stood there goes into the history."""
         self.draw(Drawing())
 
+    @one_at_a_time
     def draw(self, drawing: Drawing) -> None:
         """Put the strokes of `drawing` on the page in place of what is there; ink beyond its edges is cut off."""
-        self._replace(lambda: self._ink.replace(drawing.strokes))
+        changes = bool(drawing.strokes or self._strokes)
+        if changes:
+            self._states[self._now + 1 :] = [drawing.strokes]
+        self._go(int(changes))
 
     async def replay(self, drawing: Drawing) -> None:
         """Draw `drawing` in place of what is there, as if by hand, until somebody else draws or undoes something."""
         self.clear()
         for stroke in drawing.strokes:
-            pen = None, next(REPLAYED)
-            self._begin(part(stroke, slice(1)), pen)
+            self._begin(part(stroke, slice(1)), PYTHON)
             for first in range(1, len(stroke.points), REPLAY_POINTS):
+                before = self._strokes
                 await asyncio.sleep(REPLAY_STEP)
-                if self._pen != pen:
+                if self._pen is None or self._strokes is not before:
                     return
                 passed = part(stroke, slice(first, first + REPLAY_POINTS))
                 self.pen_move(passed.points, passed.pressure)
@@ -180,38 +186,35 @@ class Page(widgets.VBox):
     @one_at_a_time
     def _begin(self, stroke: Stroke, pen: Pen) -> None:
         """Begin `stroke`, which ends that of another pen."""
-        ends_another = self._pen is not None and self._pen[0] is not None
+        ended = self._pen
         self.pen_up()
-        self._ink.replace((*self._ink.strokes, stroke))
-        self._pen = pen
-        if ends_another:  # its browser may have drawn more of it than was heard
+        self._states[self._now + 1 :] = [(*self._strokes, stroke)]
+        self._now, self._pen = self._now + 1, pen
+        if ended not in (None, PYTHON):  # its browser may have drawn more of it than was heard
             self._redraw()
-        elif pen[0] is None:
+        elif pen == PYTHON:
             self._show_strokes([stroke])
         self._changed(False)
 
     @one_at_a_time
-    def _replace(self, change: Callable) -> None:
-        before = self._ink.strokes
-        change()
-        if self._ink.strokes is not before:
+    def _go(self, steps: int) -> None:
+        """Forward, or back, to another state, if there is one."""
+        before, self._now = self._now, min(max(self._now + steps, 0), len(self._states) - 1)
+        if self._now != before:
             self._pen = None
         self._redraw()  # where nothing changed too: a browser that asked for it waits
-        if self._ink.strokes is not before:
+        if self._now != before:
             self._changed(True)
 
     # To the browsers
 
     @one_at_a_time
     def _redraw(self) -> None:
-        self._tell_known()
-        self._show_strokes(self._ink.strokes, clear=True)
-
-    def _tell_known(self) -> None:
-        self._layer.send({"kind": "known", "heard": self._heard, "live": self._pen})
+        self._show_strokes(self._strokes, clear=True)
 
     def _show_strokes(self, strokes: Iterable[Stroke], clear: bool = False) -> None:
         """Draw `strokes` over what the canvas shows, opaque; its style makes the ink translucent as a whole."""
+        self._layer.send({"kind": "known", "heard": self._heard, "live": self._pen})
         canvas, manager = self._paper, self._paper._canvas_manager
         manager._current_canvas = None  # a browser that was reloaded has to be told, and nothing tells of a reload
         canvas.set_transform(canvas.width / self._layer.width, 0, 0, canvas.height / self._layer.height, 0, 0)
@@ -238,41 +241,31 @@ class Page(widgets.VBox):
     def _obey(self, message) -> None:
         match message:
             case {"kind": "ready", "ratio": int() | float() as ratio}:
-                ratio = min(ratio, MOST_RATIO) if ratio > 1 else 1
-                sides = round(self._layer.width * ratio), round(self._layer.height * ratio)
-                if sides[0] > self._paper.width:  # the finest screen decides
-                    self._paper.width, self._paper.height = sides
+                width, height = self._layer.width, self._layer.height
+                finest = max(self._paper.width, round(width * min(max(1, ratio), MOST_RATIO)))  # of all screens
+                self._paper.width, self._paper.height = finest, round(finest * height / width)
                 self._redraw()
             case {"kind": "down", "client": str(client), "stroke": int(number), "point": point, "radius": radius}:
-                pressure = message.get("pressure")
-                stroke = Stroke([point], radius, message.get("erase") is True, None if pressure is None else [pressure])
-                radius = min(max(stroke.radius, LEAST_RADIUS), MOST_RADIUS)
-                self._hear(client, number)
-                self._begin(Stroke(_nearer(stroke), radius, stroke.erase, stroke.pressure), (client, number))
+                radius = min(max(as_radius(radius), LEAST_RADIUS), MOST_RADIUS)
+                pressure = None if message.get("pressure") is None else [message["pressure"]]
+                stroke = Stroke(
+                    as_points([point]).clip(-MAX_SIDE, MAX_SIDE), radius, message.get("erase") is True, pressure
+                )
+                self._heard[client] = number
+                self._begin(stroke, (client, number))
             case {"kind": "move", "client": client, "stroke": number, "points": [_, *_] as points}:
-                if len(points) > MOST_POINTS:
-                    raise DrawingError(f"a message of the pad's brings at most {MOST_POINTS:,} points")
-                points = _nearer(Stroke(points))
                 if self._pen == (client, number):  # else it was undone while it was being drawn
-                    self.pen_move(points, message.get("pressure"))
+                    self.pen_move(as_points(points).clip(-MAX_SIDE, MAX_SIDE), message.get("pressure"))
             case {"kind": "up", "client": client, "stroke": number}:
                 if self._pen == (client, number):
                     self.pen_up()
             case {"kind": "do", "command": "recognise"}:
                 self.recognise()
             case {"kind": "do", "command": "undo" | "redo" | "clear" as name, "client": str(by), "stroke": int(number)}:
-                self._hear(by, number)
+                self._heard[by] = number
                 getattr(self, name)()
             case _:
                 raise DrawingError(f"the pad was sent what it does not understand: {str(message)[:80]}")
-
-    def _hear(self, client: str, number: int) -> None:
-        if len(client) > 32 or not 0 <= number < 2**53:
-            raise DrawingError(f"the pad was sent a stroke without a proper name or number, by {client[:32]!r}")
-        self._heard.pop(client, None)
-        self._heard[client] = number
-        if len(self._heard) > MOST_BROWSERS:
-            self._heard.pop(next(iter(self._heard)))
 
     def shown(self, callback: Callable) -> Callable:
         """`callback`, with its exceptions in the pad's message line: from a widget's event they would go nowhere."""
@@ -285,8 +278,3 @@ class Page(widgets.VBox):
                 self._fail(error)
 
         return guarded
-
-
-def _nearer(stroke: Stroke) -> np.ndarray:
-    """Its points, those far outside the page brought closer."""
-    return stroke.points.clip(-MAX_SIDE, MAX_SIDE)

@@ -10,10 +10,7 @@ export default () => {
   let sheet;
   return {
     initialize: ({ model }) => void (sheet = new Sheet(model)),
-    render({ model, el }) {
-      const view = new View(sheet, model, el);
-      return () => view.close();
-    },
+    render: ({ model, el }) => new View(sheet, model, el).close,
   };
 };
 
@@ -58,11 +55,10 @@ class Sheet {
   }
 
   flush() {
-    clearTimeout(this.timer);
-    this.timer = undefined;
+    this.timer = clearTimeout(this.timer); // undefined
     const { pen } = this;
     if (!pen || pen.points.length === pen.sent) return;
-    const [points, pressure] = [pen.points, pen.pressure].map((list) => list && list.slice(pen.sent));
+    const points = pen.points.slice(pen.sent), pressure = pen.pressure?.slice(pen.sent);
     this.send("move", { stroke: pen.id, points, pressure });
     pen.sent += points.length;
   }
@@ -87,9 +83,8 @@ class Sheet {
 
   /** The kernel will show, with its next frame, all that it heard from each browser; live: the stroke that grows. */
   receive({ heard, live }) {
-    const last = heard[this.client] ?? 0;
     const grows = ({ id }) => live?.[0] === this.client && live[1] === id;
-    this.pending = this.pending.filter((act) => act.id > last || grows(act));
+    this.pending = this.pending.filter((act) => act.id > (heard[this.client] ?? 0) || grows(act));
     if (!this.pending.includes(this.pen)) this.pen = null; // undone, or ended by another pen, while it was drawn
     this.connected = true;
     this.wait();
@@ -171,11 +166,11 @@ class View {
     observer.observe(el);
   }
 
-  close() {
+  close = () => {
     this.sheet.up();
     this.sheet.views.delete(this);
     this.closing.abort();
-  }
+  };
 
   listen(target, events, handler, options) {
     for (const event of events.split(" "))
@@ -185,8 +180,8 @@ class View {
   listenToPen(div) {
     const { model, sheet } = this;
     this.listen(div, "pointerdown", (event) => {
-      const { button } = event; // 0: left or tip, 2: right, 5: a pen's other end
-      if (sheet.pen || sheet.problem || ![0, 2, 5].includes(button)) return;
+      // 0: left or tip, 2: right, 5: a pen's other end
+      if (sheet.pen || sheet.problem || ![0, 2, 5].includes(event.button)) return;
       event.preventDefault();
       div.focus({ preventScroll: true });
       div.setPointerCapture((this.pointer = event.pointerId));
@@ -194,13 +189,12 @@ class View {
       const [point] = this.pointsOf([event]);
       // Pens without a sensor, like mice and fingers, say 0 or just one half.
       const felt = model.get("pressure") && event.pointerType === "pen" && ![0, 0.5].includes(event.pressure);
-      sheet.down(point, model.get("radius"), button > 0 || model.get("tool") === 1, felt ? shareOf(event) : null);
+      sheet.down(point, model.get("radius"), event.button > 0 || model.get("tool") === 1, felt ? shareOf(event) : null);
     });
     this.listen(div, "pointermove", (event) => {
       this.showBrush(event);
       if (event.pointerId !== this.pointer) return;
-      const coalesced = event.getCoalescedEvents?.() ?? [];
-      const passed = coalesced.length ? coalesced : [event];
+      const coalesced = event.getCoalescedEvents?.() ?? [], passed = coalesced.length ? coalesced : [event];
       sheet.move(this.pointsOf(passed), passed.map(shareOf));
     });
     this.listen(div, "pointerup pointercancel lostpointercapture", (event) => {
@@ -235,7 +229,7 @@ class View {
       const command = typing ? undefined : commandOf(event, plain);
       if (command !== undefined) event.preventDefault();
       if (command) this.sheet.command(command);
-      delete this.quieted?.dataset.lmSuppressShortcuts;
+      delete this.quieted?.dataset.lmSuppressShortcuts; // around a later target it would stop Ctrl+S
       if (plain || command !== undefined) (this.quieted = target).dataset.lmSuppressShortcuts = "true";
     }, { capture: true });
     this.listen(pad, "click", (event) => {
@@ -262,9 +256,7 @@ class View {
   }
 
   showBrush(event) {
-    const [[x, y]] = this.pointsOf([event]);
-    this.circle.setAttribute("cx", x);
-    this.circle.setAttribute("cy", y);
+    this.circle.setAttribute("transform", `translate(${this.pointsOf([event])})`);
   }
 
   /** Show what the kernel says: brush, tool, rectangles, answer; and what is to be said here. */
@@ -294,7 +286,6 @@ const shareOf = ({ pressure }) => Math.round((0.25 + 0.75 * pressure) * 100) / 1
 
 /** "" for Ctrl+A, which would select all cells of the notebook; undefined for a key that is not the pad's. */
 function commandOf(event, plain) {
-  const key = event.key.toLowerCase();
-  if (plain) return { d: "recognise", c: "clear" }[key];
-  return event.altKey ? undefined : { z: event.shiftKey ? "redo" : "undo", y: "redo", a: "" }[key];
+  const withCtrl = { z: event.shiftKey ? "redo" : "undo", y: "redo", a: "" };
+  return (plain ? { d: "recognise", c: "clear" } : event.altKey ? {} : withCtrl)[event.key.toLowerCase()];
 }

@@ -2,13 +2,13 @@
 
 import base64
 import html
-import io
-from collections.abc import Iterable
+import math
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from mnist_kit.framing import Box
+from mnist_kit.ink import Drawing
+from mnist_kit.pad.ink import quick_rectangle
 from mnist_kit.recognizer import Prediction
 from mnist_kit.segmentation import ReadDigit, as_text
 
@@ -17,18 +17,18 @@ PANEL_WIDTH = 220  # px; of the answer beside the page, in a picture
 SEEN_SIDE = 140  # px; of the 28 × 28 there, five times its size
 
 
-def picture_in_use(raster: np.ndarray, boxes: list[Box], digits: list[ReadDigit], caption: str = "") -> Image.Image:
+def picture_in_use(drawing: Drawing, digits: list[ReadDigit], caption: str = "") -> Image.Image:
     """The pad as it looks on a screen, RGB: ink, red rectangles, answer, probabilities, and what the network sees.
 
-    raster: uint8 (height, width); boxes: (left, top, right, bottom) in pixels; caption: below on the page.
+    digits: the answer, from left to right; caption: below on the page.
     """
-    height, width = raster.shape
+    width, height = drawing.width, drawing.height
     picture = Image.new("RGB", (width + PANEL_WIDTH, max(height, SEEN_SIDE + 280)), "white")
     picture.paste(PAGE, (0, 0, width, height))
     red, green, blue, alpha = ImageColor.getcolor(INK, "RGBA")
-    picture.paste((red, green, blue), (0, 0), Image.fromarray(raster).point(lambda value: value * alpha // 255))
+    picture.paste((red, green, blue), (0, 0), drawing.to_image().point(lambda value: value * alpha // 255))
     pen = ImageDraw.Draw(picture)
-    for left, top, right, bottom in boxes:
+    for left, top, right, bottom in [digit.box for digit in digits] or filter(None, [quick_rectangle(drawing)]):
         pen.rectangle((left, top, right - 1, bottom - 1), outline=RED, width=2)
     pen.text((12, height - 28), caption, TEXT, ImageFont.load_default(16))
     if digits:
@@ -62,17 +62,10 @@ def answer_panel(digits: list[ReadDigit]) -> str:
     return f'<div class="mnist-answer"><div class="mnist-title">probabilities{whose}</div>{bars}{seen}</div>'
 
 
-def history(figures: Iterable[str]) -> str:
-    """The row of earlier answers, each as `figure` gives it."""
-    return f'<div class="mnist-history" role="group" aria-label="earlier answers">{"".join(figures)}</div>'
-
-
 def figure(image: Image.Image, caption: str, style: str = "") -> str:
     """`image`, at most 72 px wide and high, over its caption, as HTML; style: its class."""
-    image = image.copy()
-    image.thumbnail((72, 72))
-    data = base64.b64encode(png(image)).decode()
-    caption = html.escape(caption)
+    thumbnail = image.reduce(math.ceil(max(image.size) / 72))
+    data, caption = base64.b64encode(thumbnail._repr_png_()).decode(), html.escape(caption)
     return (
         f'<figure class="{style}"><img src="data:image/png;base64,{data}" alt="{caption}">'
         f"<figcaption>{caption}</figcaption></figure>"
@@ -82,10 +75,3 @@ def figure(image: Image.Image, caption: str, style: str = "") -> str:
 def _seen(prediction: Prediction) -> Image.Image:
     """The 28 × 28 that the network was shown, mode L."""
     return Image.fromarray((np.asarray(prediction.image).reshape(28, 28) * 255).round().astype(np.uint8))
-
-
-def png(image: Image.Image) -> bytes:
-    """`image` as the bytes of a PNG file."""
-    file = io.BytesIO()
-    image.save(file, "png")
-    return file.getvalue()
