@@ -45,21 +45,15 @@ class Stroke:
     pressure: np.ndarray | None = None
 
     def __post_init__(self):
-        points = _numbers(self.points, "points")
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-            raise DrawingError(f"points have to be an array of shape (n, 2), n ≥ 1, not {points.shape}")
-        pressure = self.pressure
-        if pressure is not None:
-            pressure = _numbers(pressure, "pressure").clip(LEAST_PRESSURE, 1)
-            if pressure.shape != points.shape[:1]:
-                raise DrawingError(f"pressure has to be {len(points)} numbers, one per point, not {pressure.shape}")
-            pressure.setflags(write=False)
-        points.setflags(write=False)
-        radius = _numbers(self.radius, "radius", float)
-        if radius.shape != () or radius <= 0:
-            raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {repr(self.radius)[:40]}")
+        points = as_points(self.points)
+        if len(points) == 0:
+            raise DrawingError("a stroke needs at least one point [x, y]")
+        pressure = None if self.pressure is None else as_pressure(self.pressure, len(points))
+        for array in (points, pressure):
+            if array is not None:
+                array.setflags(write=False)
         # A frozen dataclass takes no assignment, not even its own.
-        vars(self).update(points=points, radius=radius.item(), erase=bool(self.erase), pressure=pressure)
+        vars(self).update(points=points, radius=as_radius(self.radius), erase=bool(self.erase), pressure=pressure)
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, Stroke):
@@ -252,6 +246,32 @@ def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:
 
 def _drawings_path(path: str | Path | None) -> Path:
     return Path(path) if path else home_folder() / "drawings.jsonl"
+
+
+def as_points(points) -> np.ndarray:
+    """A new float32 array (n, 2) of `points`, n ≥ 0. Raises DrawingError for another shape, NaN or infinity."""
+    array = _numbers(points, "points")
+    if array.shape == (0,):
+        return array.reshape(0, 2)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise DrawingError(f"points have to be an array of shape (n, 2), not {array.shape}")
+    return array
+
+
+def as_pressure(pressure, count: int) -> np.ndarray:
+    """A new float32 array (count,) in [LEAST_PRESSURE, 1]. Raises DrawingError for another length, NaN or infinity."""
+    array = _numbers(pressure, "pressure")
+    if array.shape != (count,):
+        raise DrawingError(f"pressure has to be {count} numbers, one per point, not {array.shape}")
+    return array.clip(LEAST_PRESSURE, 1)
+
+
+def as_radius(radius) -> float:
+    """The pen's radius, px. Raises DrawingError unless it is a finite number > 0."""
+    array = _numbers(radius, "radius", float)
+    if array.shape != () or array <= 0:
+        raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {repr(radius)[:40]}")
+    return array.item()
 
 
 def _numbers(values, name: str, dtype: type = np.float32) -> np.ndarray:

@@ -80,8 +80,8 @@ class Recognizer:
 
     @classmethod
     def load(cls, name: str = "reader", framing: str | Callable[[np.ndarray], Tensor] = "mnist") -> "Recognizer":
-        """With the weights saved as `name`. Two ship with the package: "reader", trained on MNIST and on the pens of many
-        people, with its calibration; and "class-mnist", the paper's run.
+        """With the weights saved as `name`. Two ship with the package: "reader", trained on MNIST and on the pens of
+        many people, with its calibration; and "class-mnist", the paper's run.
 
         Raises WeightsError when there are none or they are damaged.
         """
