@@ -111,7 +111,9 @@ def adapt(
     adapted = Adapted(Recognizer(model, recognizer.framing), name, *drawn, *cost)
     if not adapted.replaced:
         return Adapted(recognizer, name, *drawn, *cost)
-    save_weights(model, name, data=f"{HAND}{len(labels)} drawings")
+    calibration = {"temperature": recognizer.temperature, "threshold": recognizer.threshold}
+    adapted.recognizer.temperature, adapted.recognizer.threshold = recognizer.temperature, recognizer.threshold
+    save_weights(model, name, data=f"{HAND}{len(labels)} drawings", **calibration)
     return adapted
 
 

@@ -39,12 +39,13 @@ def save_weights(
     recipe: Recipe | None = None,
     accuracy: float | None = None,
     data: str | None = None,
+    **more: object,
 ) -> Path:
     """Write the model's weights to `weights/<name>.safetensors` in `$MNIST_KIT_HOME`, atomically, and return the path.
 
     The metadata holds the name of the model in `MODELS` and its settings, the recipe, the test accuracy (a fraction)
-    and the data set's name. Raises WeightsError for a name that is no plain file name, StorageError when it cannot be
-    written.
+    and the data set's name; more: what else `weights_about` is to tell, as values that JSON holds. Raises WeightsError
+    for a name that is no plain file name, StorageError when it cannot be written.
     """
     check_name(name)
     with computing:
@@ -52,7 +53,7 @@ def save_weights(
         tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}  # tied ones too
     accuracy = None if accuracy is None else float(accuracy)
     about = (*describe(model), recipe.as_dict() if recipe else None, accuracy, data)
-    metadata = {key: json.dumps(value) for key, value in zip(DESCRIPTION, about, strict=True)}
+    metadata = {key: json.dumps(value) for key, value in [*zip(DESCRIPTION, about, strict=True), *more.items()]}
     metadata["crc32"] = str(_crc32(tensors))
     return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
 

@@ -56,6 +56,7 @@ def state(recognizer):
 
 def test_it_learns_a_hand_keeps_the_rest_and_is_undone(recognizer, digits, home):
     before, others = state(recognizer), hand(range(100, 110))
+    recognizer.temperature, recognizer.threshold = 0.9, 0.6
     adapted = adapt(recognizer, hand(range(5)), digits=digits, progress=False)
     assert adapted.replaced and adapted.right_after > adapted.right_before and adapted.drawings == 50
     assert adapted.images_before - adapted.images_after <= 0.02 * adapted.images
@@ -63,6 +64,8 @@ def test_it_learns_a_hand_keeps_the_rest_and_is_undone(recognizer, digits, home)
     torch.testing.assert_close(state(recognizer), before, rtol=0, atol=0)
     loaded, changed = Recognizer.load("my-hand"), state(adapted.recognizer)
     torch.testing.assert_close(state(loaded), changed, rtol=0, atol=0)
+    for each in (adapted.recognizer, loaded):
+        assert (each.temperature, each.threshold) == (0.9, 0.6)
     assert {key for key in before if not torch.equal(before[key], changed[key])} == {
         "linear_block.9.weight",
         "linear_block.9.bias",
