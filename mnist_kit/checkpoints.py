@@ -126,17 +126,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            about = dict.fromkeys(DESCRIPTION) | {key: _value(text) for key, text in metadata.items()}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        if "crc32" in metadata and metadata["crc32"] != str(_crc32(tensors)):
+        checksum = metadata.pop("crc32", None)
+        if checksum not in (None, str(_crc32(tensors))):
             raise ValueError("its checksum differs")
-        return tensors, about
+        about = {key: json.loads(metadata.pop(key, "null")) for key in DESCRIPTION}
+        return tensors, about | {key: _value(text) for key, text in metadata.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error
 
 
 def _value(text: str) -> object:
-    """Metadata as we write it is JSON; other tools write text."""
+    """More metadata: JSON where we wrote it; other tools write text."""
     try:
         return json.loads(text)
     except ValueError:
