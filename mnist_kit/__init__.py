@@ -7,6 +7,7 @@ Every name in `__all__` can be imported from here; figures are in `mnist_kit.plo
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mnist_kit.adaptation import adapt, forget
 from mnist_kit.checkpoints import load_weights, save_weights, weights_about
 from mnist_kit.data import Digits, Split, class_table, export_images, load_mnist
 from mnist_kit.device import as_input, best_device
@@ -60,8 +61,8 @@ __all__ = [
     "DigitPad", "Digits", "Drawing", "DrawingError", "EmptyDrawing", "Evaluation", "History", "HistoryError",
     "HistoryNotFound", "ImageError", "LiveCurves", "LossNotFinite", "MnistKitError", "ModelError", "Net",
     "Prediction", "ProgressLine", "Reading", "Recipe", "RecipeError", "Recognizer", "RecognizerError", "Run", "Split",
-    "StorageError", "Stroke", "TrainingError", "WeightsError", "append_drawing", "as_input", "as_text", "best_device",
-    "class_table", "evaluate", "export_images", "fit", "home_folder", "load_digits", "load_history",
+    "StorageError", "Stroke", "TrainingError", "WeightsError", "adapt", "append_drawing", "as_input", "as_text", "best_device",
+    "class_table", "evaluate", "export_images", "fit", "forget", "home_folder", "load_digits", "load_history",
     "load_mnist", "load_weights", "make_digits", "make_model", "read", "read_drawings", "recipe_for", "sample_drawing",
     "save_history", "save_weights", "split", "summary", "weights_about",
 ]
