@@ -57,13 +57,13 @@ def __getattr__(name: str) -> object:
 
 # fmt: off
 __all__ = [
-    "PAPER", "QUICK", "SMALL", "Callback", "CheckpointError", "ContactLost", "DataError", "DataNotFound",
-    "DigitPad", "Digits", "Drawing", "DrawingError", "EmptyDrawing", "Evaluation", "History", "HistoryError",
-    "HistoryNotFound", "ImageError", "LiveCurves", "LossNotFinite", "MnistKitError", "ModelError", "Net",
-    "Prediction", "ProgressLine", "Reading", "Recipe", "RecipeError", "Recognizer", "RecognizerError", "Run", "Split",
-    "StorageError", "Stroke", "TrainingError", "WeightsError", "adapt", "append_drawing", "as_input", "as_text", "best_device",
-    "class_table", "evaluate", "export_images", "fit", "forget", "home_folder", "load_digits", "load_history",
-    "load_mnist", "load_weights", "make_digits", "make_model", "read", "read_drawings", "recipe_for", "sample_drawing",
+    "PAPER", "QUICK", "SMALL", "Callback", "CheckpointError", "ContactLost", "DataError", "DataNotFound", "DigitPad",
+    "Digits", "Drawing", "DrawingError", "EmptyDrawing", "Evaluation", "History", "HistoryError", "HistoryNotFound",
+    "ImageError", "LiveCurves", "LossNotFinite", "MnistKitError", "ModelError", "Net", "Prediction", "ProgressLine",
+    "Reading", "Recipe", "RecipeError", "Recognizer", "RecognizerError", "Run", "Split", "StorageError", "Stroke",
+    "TrainingError", "WeightsError", "adapt", "append_drawing", "as_input", "as_text", "best_device", "class_table",
+    "evaluate", "export_images", "fit", "forget", "home_folder", "load_digits", "load_history", "load_mnist",
+    "load_weights", "make_digits", "make_model", "read", "read_drawings", "recipe_for", "sample_drawing",
     "save_history", "save_weights", "split", "summary", "weights_about",
 ]
 # fmt: on
