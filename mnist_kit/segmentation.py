@@ -260,7 +260,7 @@ def _read(lines: list[list[_Piece]], predict: Predict) -> list[list[Answer]]:
     ]
     tries = _cheapest([_slices(d.piece) for _, d, _ in doubtful], [height for *_, height in doubtful], predict)
     for (digits, digit, _), (slices, cost) in zip(doubtful, tries, strict=True):
-        if cost < digit.cost:
+        if cost < digit.cost and all(slice_.prediction.sure for slice_ in slices):  # half a letter may look like a 1
             place = digits.index(digit)
             digits[place : place + 1] = slices
     return read
