@@ -25,7 +25,11 @@ def frame_as_mnist(raster: np.ndarray) -> torch.Tensor:
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits". Shifts are whole pixels, and the middle
     is pixel (14, 14), which gives MNIST's own images back unmoved.
     """
-    raster = even_pen(raster)
+    return frame_as_drawn(even_pen(raster))
+
+
+def frame_as_drawn(raster: np.ndarray) -> torch.Tensor:
+    """As `frame_as_mnist`, with strokes as thick as they are: a network that is trained is shown pens of all widths."""
     digit = Image.fromarray(raster).crop(ink_box(raster))
     scale = DIGIT_SIDE / max(digit.size)
     digit = digit.resize([max(1, round(side * scale)) for side in digit.size], Image.Resampling.BILINEAR)

@@ -6,7 +6,7 @@ Lines are a list of float64 (n, 2), a stroke each, y downwards. All that is rand
 import numpy as np
 import torch
 
-from mnist_kit.framing import frame_as_mnist
+from mnist_kit.framing import frame_as_drawn
 from mnist_kit.ink import Drawing, Stroke
 
 BOX = 100  # px; drawings are drawn five times as large as MNIST's 20 px
@@ -137,7 +137,7 @@ def drawn(lines: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         wave = np.arange(len(line)) * rng.uniform(0.02, 0.4) + rng.uniform(0, 6) if presses else None
         pressure = (0.75 + 0.25 * np.sin(wave)).clip(0.3, 1) if presses else None
         strokes.append(Stroke((line - corner) * scale + radius + 1, radius, pressure=pressure))
-    return as_bytes(frame_as_mnist(Drawing(BOX + 2, BOX + 2, strokes).raster()))
+    return as_bytes(frame_as_drawn(Drawing(BOX + 2, BOX + 2, strokes).raster()))
 
 
 def as_bytes(image: torch.Tensor) -> np.ndarray:

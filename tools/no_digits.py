@@ -10,7 +10,7 @@ from hands import as_bytes, by_another_hand, centred, drawn
 from PIL import Image, ImageDraw, ImageFont
 
 from mnist_kit import sample_drawing
-from mnist_kit.framing import SIDE, frame_as_mnist
+from mnist_kit.framing import SIDE, frame_as_drawn
 from mnist_kit.ink import Drawing, Stroke
 
 PAGE = 200  # px; of a printed letter
@@ -21,7 +21,7 @@ LETTERS = [c for c in string.ascii_letters if c not in "OoDQIilSsZzBbGgqjyJtfrTY
 def shape(_, rng: np.random.Generator) -> np.ndarray:
     """A printed letter or one of SHAPES."""
     if rng.random() < 0.3:
-        return as_bytes(frame_as_mnist(letter(rng)))
+        return as_bytes(frame_as_drawn(letter(rng)))
     lines = [trembling(line, rng) for line in SHAPES[rng.integers(len(SHAPES))](rng)]
     narrow = rng.uniform(0.6, 1, 2) if rng.random() < 0.5 else 1
     return drawn([line * narrow for line in lines], rng)
@@ -51,7 +51,7 @@ def images_in_a_row(digits: list[np.ndarray], rng: np.random.Generator) -> np.nd
         window = page[top : top + digit.height, left : left + digit.width]
         np.maximum(window, np.asarray(digit), out=window)
         left += digit.width + rng.integers(-2, 7)
-    return as_bytes(frame_as_mnist(page))
+    return as_bytes(frame_as_drawn(page))
 
 
 def speck(_, rng: np.random.Generator) -> np.ndarray:
@@ -59,7 +59,7 @@ def speck(_, rng: np.random.Generator) -> np.ndarray:
     kind = rng.integers(5)
     if kind == 0:
         points = 40 + rng.normal(0, rng.uniform(0, 3), (rng.integers(1, 5), 2))
-        return as_bytes(frame_as_mnist(Drawing(80, 80, [Stroke(points, rng.uniform(4, 12))]).raster()))
+        return as_bytes(frame_as_drawn(Drawing(80, 80, [Stroke(points, rng.uniform(4, 12))]).raster()))
     if kind == 1:
         angle = np.deg2rad(rng.normal(0, 12))
         line = np.linspace(-0.5, 0.5, 8)[:, None] * [np.cos(angle), np.sin(angle)]

@@ -36,7 +36,7 @@ from mnist_kit.calibration import expected_calibration_error, fit_temperature, r
 from mnist_kit.checkpoints import weights_path
 from mnist_kit.data import Digits, Split
 from mnist_kit.files import write_atomically
-from mnist_kit.framing import frame_as_mnist
+from mnist_kit.framing import frame_as_drawn, mnist_raster
 from mnist_kit.live import ProgressLine
 from mnist_kit.models import ReadingNet
 from mnist_kit.recipes import Recipe
@@ -244,7 +244,7 @@ class Measured:
 
 
 def _framed(characters: list[Character]) -> Tensor:
-    images = [frame_as_mnist(character.drawing) for character in characters]
+    images = [frame_as_drawn(mnist_raster(character.drawing)) for character in characters]
     return (torch.stack([*images, torch.zeros(1, 28, 28)])[:-1] * 255).round().to(torch.uint8)  # also of none
 
 
@@ -258,7 +258,7 @@ class Report(Callback):
         print(f"epoch {run.epoch}, {run.seconds:.0f} s: {self.measured.report(run.averaged_model)}", flush=True)
 
 
-def save_reader(network: nn.Module, name: str, recipe: Recipe, accuracy: float, about: dict) -> Path:
+def save_reader(network: nn.Module, name: str, recipe: Recipe, accuracy: float | None, about: dict) -> Path:
     """Write the weights with all that is known of them, each value of the metadata as JSON, and return the path."""
     path = save_weights(network, name, recipe, accuracy, SOURCES)
     with safe_open(path, "pt") as file:
@@ -321,7 +321,9 @@ def main() -> None:
     about = about_reader(options.calibrated_by) if options.calibrated_by else measured.calibrate(network)
     print(measured.report(network, about["temperature"], about["threshold"]))
     about |= {"classes": CLASSES, "sites": sites}
-    print(save_reader(network, options.name, recipe, history.epochs["val_accuracy"].iloc[-1], about))
+    # Where everything was trained on, the share recognised of MNIST's last training images says nothing.
+    accuracy = None if options.calibrated_by else history.epochs["val_accuracy"].iloc[-1]
+    print(save_reader(network, options.name, recipe, accuracy, about))
 
 
 if __name__ == "__main__":
