@@ -45,7 +45,11 @@ def running_lab(root: Path, app: str = "jupyterlab", **settings: str) -> Iterato
         yield f"{_address(server, root / f'{app}.log')}/{PAGES[app]}/{{}}?token={token}&reset"
     finally:
         server.terminate()
-        server.wait(20)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:  # on a busy machine its kernels take longer to end
+            server.kill()
+            server.wait()
         log.close()
 
 
