@@ -201,5 +201,5 @@ def smooth(corners: np.ndarray) -> np.ndarray:
 
 
 def trembling(line: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The line as a hand draws it; long ones have their own wrongs."""
+    """The line as a hand draws it; long lines are irregular already."""
     return line + rng.normal(0, 0.01, line.shape) if len(line) < 50 else line

@@ -9,12 +9,12 @@ The same seed gives the same weights on the same processor.
 """
 
 import argparse
-import string
 from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from no_digits import SHAPES, letter, trembling
+from PIL import Image
 
 from mnist_kit import Drawing, Recipe, Stroke, fit, load_mnist, sample_drawing, save_weights
 from mnist_kit.data import Digits, Split
@@ -22,8 +22,6 @@ from mnist_kit.framing import DIGIT_SIDE, frame_as_mnist, mnist_raster
 from mnist_kit.live import ProgressLine
 from mnist_kit.models import DigitOrNot
 
-LIKE_DIGITS = "OoDQIilSsZzBbGgqjyJtfrTYUu"
-LETTERS = [*(letter for letter in string.ascii_letters if letter not in LIKE_DIGITS), *"#&@%$?+=*<>^{}€§£"]
 SIDE = 5 * DIGIT_SIDE  # px; of a drawing
 
 
@@ -116,132 +114,6 @@ def framed(lines: list[np.ndarray], rng: np.random.Generator) -> torch.Tensor:
     scale = SIDE / max(*np.ptp(points, axis=0), 1e-3)
     strokes = [Stroke((line - points.min(axis=0)) * scale + pen, pen) for line in lines]
     return frame_as_mnist(Drawing(2 * SIDE, 2 * SIDE, strokes).raster())
-
-
-def letter(rng: np.random.Generator) -> np.ndarray:
-    """A printed letter or sign, sheared and stretched: uint8 (2 · SIDE, 2 · SIDE)."""
-    page = Image.new("L", (2 * SIDE, 2 * SIDE))
-    ImageDraw.Draw(page).text((SIDE, SIDE), str(rng.choice(LETTERS)), 255, ImageFont.load_default(SIDE), anchor="mm")
-    matrix = np.eye(2) * rng.uniform(0.7, 1.3, 2) + rng.normal(0, 0.2, (2, 2)) * (1 - np.eye(2))
-    offset = (np.eye(2) - matrix) @ (SIDE, SIDE)
-    (a, b), (c, d) = matrix
-    return np.asarray(page.transform(page.size, Image.Transform.AFFINE, (a, b, offset[0], c, d, offset[1]), 2))
-
-
-# Shapes: functions of a random generator that return lines, each (n, 2), in and around the unit square.
-
-
-def curves(rng):
-    """Some random strokes, each smooth."""
-    strokes = rng.integers(2, 6)
-    return [smooth(rng.random((rng.integers(3, 7), 2))) for _ in range(strokes)]
-
-
-def scribble(rng):
-    """One long random line."""
-    return [smooth(rng.random((rng.integers(9, 40), 2)))]
-
-
-def straight(rng):
-    """Straight strokes in any direction: two cross each other, more are a hatching or a tangle."""
-    count = rng.integers(2, 9)
-    angles = rng.random(count) * np.pi if rng.random() < 0.6 else rng.normal(rng.random() * np.pi, 0.1, count)
-    middles = rng.normal(0.5, 0.1 if count == 2 else 0.2, (count, 2))
-    arms = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.uniform(0.3, 0.6, (count, 1))
-    return list(np.stack([middles - arms, middles + arms], axis=1))
-
-
-def polygon(rng):
-    """A triangle, a square, a star; now and then with something in it."""
-    corners = rng.choice([3, 4, 5])
-    angles = 2 * np.pi * (np.arange(corners + 1) * (2 if corners == 5 else 1) / corners + rng.random())
-    outline = np.stack([np.cos(angles), np.sin(angles)], axis=1) / 2 + 0.5
-    outline[:-1] += rng.normal(0, 0.05, (corners, 2))
-    outline[-1] = outline[0]
-    return [outline, *(straight(rng)[:2] if rng.random() < 0.3 else [])]
-
-
-def coil(rng):
-    """Loops along a line, or a spiral."""
-    t = np.linspace(0, 1, 300)
-    angle = 2 * np.pi * t * rng.uniform(2.2, 8) + rng.random() * 6
-    if rng.random() < 0.5:
-        return [0.5 + 0.5 * t[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)]
-    return [np.stack([rng.uniform(0.5, 2) * t + 0.25 * np.cos(angle), 0.4 * np.sin(angle)], axis=1)]
-
-
-def filled(rng):
-    """A blob, filled to and fro, or a zigzag where the turns are few."""
-    turns = rng.integers(5, 40)
-    y = np.linspace(0, 1, turns)
-    reach = np.sqrt(1 - (2 * y - 1) ** 2 * rng.uniform(0, 1)) * rng.uniform(0.3, 1)
-    return [np.stack([0.5 + reach * (np.arange(turns) % 2 - 0.5), y], axis=1)]
-
-
-def dots(rng):
-    """A handful of dots."""
-    return [point[None] for point in rng.random((rng.integers(2, 12), 2))]
-
-
-def signs(rng):
-    """Letters and signs of few straight strokes, unequal in their arms."""
-    scale = rng.uniform(0.5, 1.5, 2)
-    sign = SIGNS[rng.integers(len(SIGNS))]
-    return [np.array(line) * scale + rng.normal(0, 0.04, (len(line), 2)) for line in sign]
-
-
-SIGNS = [
-    [[(0, 0), (0, 1), (0.8, 1)]],  # L
-    [[(0, 0), (1, 0)], [(0.5, 0), (0.5, 1)]],  # T
-    [[(0, 0), (0, 0.8), (0.3, 1), (0.7, 1), (1, 0.8), (1, 0)]],  # U
-    [[(0, 0), (0.5, 1), (1, 0)]],  # V
-    [[(0, 0.6), (0.3, 1), (1, 0)]],  # a tick
-    [[(0, 0.5), (1, 0.5)], [(0.7, 0.2), (1, 0.5), (0.7, 0.8)]],  # an arrow
-    [[(0.5, 0), (0.5, 1)], [(0, 0.5), (1, 0.5)]],  # a plus
-    [[(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]],  # a box
-]
-
-
-def half_a_four(rng):
-    """The first stroke of a 4 drawn in two, which a digit network takes for a 1 or a 6."""
-    style = ("open", "open round", "closed", "peaked", "short leg", "long arm")[rng.integers(6)]
-    return [sample_drawing(4, rng, style=style).strokes[0].points / 600]
-
-
-def bars(rng):
-    """One to three lines across."""
-    return [np.array([[0, y], [1, y + rng.normal(0, 0.05)]]) for y in rng.random(rng.integers(1, 4))]
-
-
-SHAPES = [
-    curves,
-    scribble,
-    scribble,
-    straight,
-    straight,
-    polygon,
-    polygon,
-    coil,
-    filled,
-    signs,
-    half_a_four,
-    dots,
-    bars,
-]
-
-
-def smooth(corners: np.ndarray) -> np.ndarray:
-    """A line through about the corners, (n, 2), rounded off: (12 n, 2)."""
-    place = np.linspace(0, len(corners) - 1, 12 * len(corners))
-    line = np.stack([np.interp(place, np.arange(len(corners)), side) for side in corners.T], axis=1)
-    for _ in range(3):
-        line[1:-1] = (line[:-2] + 2 * line[1:-1] + line[2:]) / 4
-    return line
-
-
-def trembling(line: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The line as a hand draws it; long lines are irregular already."""
-    return line + rng.normal(0, 0.01, line.shape) if len(line) < 50 else line
 
 
 def as_bytes(images) -> torch.Tensor:
