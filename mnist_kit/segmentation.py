@@ -28,7 +28,8 @@ MOST_PIECES = 1_000  # of one page; a network reads some 300 pieces per second
 MOST_POINTS = 5_000  # of one stroke
 FAINT = 64  # of 255; fainter ink connects nothing
 LEAST = 0.01  # of a picture's longer side, and 6 px: what is smaller is no digit
-SPECK = 0.2  # of the largest piece: what is smaller is left out
+SPECK = 0.2  # of the largest piece: what is smaller is left out,
+DOT = 1.5  # unless a pen drew it right above or below a stroke, no farther from it
 BIG = 0.35  # of the highest piece: pieces that are as high make the lines
 NEAR = 0.5  # lower ones belong to the line of the nearest of these, unless it is farther
 ABOVE, ALONE = 0.12, 0.3  # the gap between the two rings of an 8, in company and where there is nothing else
@@ -156,13 +157,28 @@ def _join(pieces: list[_Piece]) -> _Piece:
 
 
 def _lines_of_strokes(drawing: Drawing) -> Iterator[list[_Piece]]:
-    """Each stroke is a piece, drawn again with MNIST's pen: the brush makes no difference."""
+    """Each stroke, with its dots, is a piece, drawn again with MNIST's pen: the brush makes no difference."""
     boxes = np.array([[*stroke.points.min(axis=0), *stroke.points.max(axis=0)] for stroke in drawing.strokes])
+    dots = _dots(boxes)
     for line in _lines(boxes):
         sides = boxes[line, 2:] - boxes[line, :2]
         size = np.percentile(np.maximum(sides[:, 1], sides[:, 0] / 3), 75)  # digits in one stroke are no higher for it
         radius = max(PEN_RADIUS / (DIGIT_SIDE - 2 * PEN_RADIUS) * size, 0.5)
-        yield [_redrawn(drawing.strokes[n], radius) for n in line]
+        yield [_join([_redrawn(drawing.strokes[n], radius) for n in (stroke, *dots.get(stroke, ()))]) for stroke in line]
+
+
+def _dots(boxes: np.ndarray) -> dict[int, list[int]]:
+    """The specks right above or below a larger stroke, by that stroke: they make it an i, a question mark, a colon."""
+    size, middle = _digit_size(boxes), (boxes[:, :2] + boxes[:, 2:]) / 2
+    small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < SPECK * size
+    dots = {}
+    for n in np.nonzero(small)[0].tolist():
+        gaps = np.maximum(boxes[:, 1] - boxes[n, 3], boxes[n, 1] - boxes[:, 3])  # above or below, px
+        astride = (boxes[:, 0] <= middle[n, 0] + SPECK * size) & (middle[n, 0] - SPECK * size <= boxes[:, 2])
+        gaps[small | ~astride | (gaps <= 0) | (gaps > DOT * size)] = np.inf
+        if gaps.min() < np.inf:
+            dots.setdefault(int(gaps.argmin()), []).append(n)
+    return dots
 
 
 def _redrawn(stroke: Stroke, radius: float) -> _Piece:
@@ -195,9 +211,7 @@ def _lines_of_picture(raster: np.ndarray) -> Iterator[list[_Piece]]:
 def _lines(boxes: np.ndarray) -> list[list[int]]:
     """Which boxes, (n, 4) as left, top, right, bottom, stand in one line; lines from the top, specks left out."""
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    sides = np.maximum(height, width / 3)  # several digits in one piece are no higher
-    is_rule = width > RULE * height
-    size = sides[~is_rule].max() if not is_rule.all() else sides.max()  # of a digit, px
+    size = _digit_size(boxes)
     (seen,) = np.nonzero(np.maximum(width, height) >= SPECK * size)
     centre = boxes[:, 0] + boxes[:, 2]
     if len(seen) > MOST_PIECES:
@@ -230,6 +244,14 @@ def _lines(boxes: np.ndarray) -> list[list[int]]:
             lines.append(line)
         last = place
     return [sorted(seen[line].tolist(), key=lambda n: centre[n]) for line in lines]
+
+
+def _digit_size(boxes: np.ndarray) -> float:
+    """The height of the highest digit, px; boxes, (n, 4), as in `_lines`."""
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    sides = np.maximum(height, width / 3)  # several digits in one piece are no higher
+    is_rule = width > RULE * height
+    return sides[~is_rule].max() if not is_rule.all() else sides.max()
 
 
 # From pieces to digits
@@ -333,7 +355,7 @@ def _cheapest(lines: list[list[_Piece]], heights: list[float], predict: Predict)
     for line, height, runs in zip(lines, heights, lattices, strict=True):
         best = [(0.0, 0, None)] + [(math.inf, 0, None)] * len(line)  # cost so far, where the last digit begins, and it
         for first in range(len(line)):
-            if line[first].height < BIG * height:
+            if line[first].height < BIG * height and not _crosses(line, first):
                 best[first + 1] = min(best[first + 1], (best[first][0] + LEFT_OUT, first, None), key=itemgetter(0))
             for last in range(first + 1, len(line) + 1):
                 if (first, last) in runs:
@@ -364,6 +386,24 @@ def _cost(digit: _Piece, parts: list[_Piece], before: list[_Piece], prediction: 
             pitch = (digit.left + digit.right - before[-1].left - before[-1].right) / 2 / height
             cost += TOUCH * max(0, PITCH - pitch) + 20 * max(0, -_gap(before, parts[0], height))
     return cost
+
+
+def _crosses(line: list[_Piece], n: int) -> bool:
+    """Whether the ink of a piece touches that of one of the others in its line."""
+    near = [piece for piece in line if piece.left <= line[n].right and line[n].left <= piece.right]
+    return any(_overlap(piece, line[n]) for piece in near if piece is not line[n])
+
+
+def _overlap(one: _Piece, other: _Piece) -> bool:
+    left, top = max(one.left, other.left), max(one.top, other.top)
+    right, bottom = min(one.right, other.right), min(one.bottom, other.bottom)
+    if left >= right or top >= bottom:
+        return False
+    inks = [
+        piece.raster[top - piece.top : bottom - piece.top, left - piece.left : right - piece.left] > FAINT
+        for piece in (one, other)
+    ]
+    return bool((inks[0] & inks[1]).any())
 
 
 def _touch(left: list[_Piece], right: _Piece) -> bool:

@@ -58,7 +58,7 @@ def rows(recognizer: Recognizer, sites: list[str] | None, most: int, rng: np.ran
         photographs = [(photograph(drawing, n), str(drawing.label)) for n, drawing in enumerate(drawings[: most // 4])]
         table["photographs of them"] = read_pictures(photographs, recognizer)
     signs = of_sites(folder / "pen_sites" / "signs.jsonl", sites)
-    signs = [row["drawing"] for row in signs if row["sign"] not in LIKE_DIGITS]
+    signs = [row["drawing"] for row in signs if row["sign"].removeprefix("\\") not in LIKE_DIGITS | {""}]
     if signs:
         table["letters and signs"] = refuse(some(signs, most, rng), recognizer)
     if (folder / "pen_strokes" / "dev.jsonl").exists():
