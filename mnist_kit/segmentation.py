@@ -164,7 +164,8 @@ def _lines_of_strokes(drawing: Drawing) -> Iterator[list[_Piece]]:
         sides = boxes[line, 2:] - boxes[line, :2]
         size = np.percentile(np.maximum(sides[:, 1], sides[:, 0] / 3), 75)  # digits in one stroke are no higher for it
         radius = max(PEN_RADIUS / (DIGIT_SIDE - 2 * PEN_RADIUS) * size, 0.5)
-        yield [_join([_redrawn(drawing.strokes[n], radius) for n in (stroke, *dots.get(stroke, ()))]) for stroke in line]
+        groups = [[n, *dots.get(n, [])] for n in line]
+        yield [_join([_redrawn(drawing.strokes[n], radius) for n in group]) for group in groups]
 
 
 def _dots(boxes: np.ndarray) -> dict[int, list[int]]:
