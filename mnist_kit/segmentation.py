@@ -169,9 +169,9 @@ def _lines_of_strokes(drawing: Drawing) -> Iterator[list[_Piece]]:
 
 
 def _dots(boxes: np.ndarray) -> dict[int, list[int]]:
-    """The specks right above or below a larger stroke, by that stroke: they make it an i, a question mark, a colon."""
+    """The small strokes right above or below a larger one, by its number: they make it an i, a question mark, a colon."""
     size, middle = _digit_size(boxes), (boxes[:, :2] + boxes[:, 2:]) / 2
-    small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < SPECK * size
+    small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < BIG * size
     dots = {}
     for n in np.nonzero(small)[0].tolist():
         gaps = np.maximum(boxes[:, 1] - boxes[n, 3], boxes[n, 1] - boxes[:, 3])  # above or below, px
