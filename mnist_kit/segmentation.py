@@ -169,7 +169,7 @@ def _lines_of_strokes(drawing: Drawing) -> Iterator[list[_Piece]]:
 
 
 def _dots(boxes: np.ndarray) -> dict[int, list[int]]:
-    """The small strokes right above or below a larger one, by its number: they make it an i, a question mark, a colon."""
+    """The small strokes right above or below a larger one, by its number: they make it an i or a question mark."""
     size, middle = _digit_size(boxes), (boxes[:, :2] + boxes[:, 2:]) / 2
     small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < BIG * size
     dots = {}
