@@ -92,26 +92,7 @@ def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
     )
 
 
-class DigitOrNot(nn.Module):
-    """Whether a picture shows a digit at all: three convolutions with stride 2, one dense layer; 25,714 parameters."""
-
-    def __init__(self):
-        super().__init__()
-        layers = []
-        for channels_in, channels_out, kernel in [(1, 16, 5), (16, 32, 3), (32, 64, 3)]:
-            layers += [
-                nn.Conv2d(channels_in, channels_out, kernel, stride=2, padding=kernel // 2, bias=False),
-                nn.BatchNorm2d(channels_out),
-                nn.ReLU(inplace=True),
-            ]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 4 * 4, 2))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 (batch, 2), for "no digit" and "digit", of `images`, float32 (batch, 1, 28, 28) in [0, 1]."""
-        return self.layers(images)
-
-
-MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet, "DigitOrNot": DigitOrNot}
+MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet}
 
 
 def make_model(name: str = "Net", **settings) -> nn.Module:
