@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from mnist_kit.errors import EmptyDrawing
-from mnist_kit.ink import Drawing
+from mnist_kit.ink import Drawing, Stroke
 from mnist_kit.photos import even_pen
 
 SIDE = 28  # px; of an MNIST image
@@ -59,7 +59,14 @@ FRAMINGS = {"mnist": frame_as_mnist, "paper": frame_as_paper}
 
 def mnist_raster(drawing: Drawing) -> np.ndarray:
     """The drawing redrawn with MNIST's pen at five times MNIST's size, uint8 (H, W): the brush makes no difference."""
-    return drawing.fitted(5 * DIGIT_SIDE, 5 * PEN_RADIUS).raster() if is_line_art(drawing) else drawing.raster()
+    if not is_line_art(drawing):
+        return drawing.raster()
+    side, radius = 5 * DIGIT_SIDE, 5 * PEN_RADIUS
+    points = np.concatenate([stroke.points for stroke in drawing.strokes])
+    corner = points.min(axis=0)
+    scale = (side - 2 * radius) / max(np.ptp(points, axis=0).max(), 1e-6)
+    strokes = [Stroke((stroke.points - corner) * scale + radius + 1, radius) for stroke in drawing.strokes]
+    return Drawing(side + 2, side + 2, strokes).raster()
 
 
 def is_line_art(drawing: Drawing) -> bool:
@@ -72,12 +79,22 @@ def is_line_art(drawing: Drawing) -> bool:
     return bool(inside and np.ptp(points, axis=0).max() >= 2 * drawing.widest_pen)
 
 
-def red_rectangle(drawing: Drawing) -> Box:
-    """What the paper's program shows in red and gives to the model: the box of the ink and a margin.
+def red_rectangle(drawing: Drawing) -> Box | None:
+    """What the paper's program shows in red and gives to the model: the box of the ink and a margin; None without ink.
 
-    The margin is the radius of the widest pen. Raises EmptyDrawing when there is no ink.
+    The margin is the radius of the widest pen. As long as nothing was erased the points alone give the box, to within a
+    pixel: it is shown while a stroke grows.
     """
-    return ink_box(drawing.raster(), round(drawing.widest_pen))
+    strokes, margin = drawing.strokes, drawing.widest_pen
+    if any(stroke.erase for stroke in strokes):
+        raster = drawing.raster()
+        return ink_box(raster, round(margin)) if raster.any() else None
+    if not strokes:
+        return None
+    edges = np.concatenate([stroke.points + side * stroke.radius for stroke in strokes for side in (-1, 1)])
+    box = np.rint([edges.min(axis=0) - margin, edges.max(axis=0) + margin])
+    (left, top), (right, bottom) = box.clip(0, (drawing.width, drawing.height)).astype(int).tolist()
+    return (left, top, right, bottom) if left < right and top < bottom else None
 
 
 def ink_box(raster: np.ndarray, margin: int = 0) -> Box:

@@ -32,8 +32,9 @@ class Stroke:
 
     points: float32 (n, 2), x and y in pixels, n ≥ 1 (a single point is a dot); radius: of the round pen, in pixels;
     erase: the stroke takes ink away; pressure: the share of the radius that the pen has at each point, float32 (n,) in
-    [0.05, 1], None for all of it everywhere. Points may lie outside of the drawing, pressure is clipped. Raises
-    DrawingError for another shape, for NaN or infinity, and for a radius that is not positive.
+    [0.05, 1], None for all of it everywhere. Points may lie outside of the drawing; they are clipped at ±10,000 px, and
+    pressure is to its range. Raises DrawingError for another shape, for NaN or infinity, and for a radius outside
+    (0, 10,000].
     """
 
     points: np.ndarray
@@ -42,7 +43,8 @@ class Stroke:
     pressure: np.ndarray | None = None
 
     def __post_init__(self):
-        points, radius, pressure = _numbers(self.points, "points"), _numbers(self.radius, "radius", float), None
+        points, pressure = _numbers(self.points, "points").clip(-MAX_SIDE, MAX_SIDE), None
+        radius = _numbers(self.radius, "radius", float)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
             raise DrawingError(f"points have to be at least one [x, y], an array (n, 2), not {points.shape}")
         if radius.shape != () or not 0 < radius <= MAX_SIDE:
@@ -149,20 +151,6 @@ class Drawing:
             f'<rect {size} fill="#fff"/>'
             f'<g fill="none" stroke-linecap="round" stroke-linejoin="round">{paths}</g></svg>'
         )
-
-    def fitted(self, side: int, radius: float) -> "Drawing":
-        """The same lines drawn again by a pen of `radius` px, so large that the longest side of the ink is `side` px.
-
-        The pad fits closely, erasing strokes are drawn with that pen too, and pressure is left out. Raises DrawingError
-        for a pen that leaves no room, and without strokes.
-        """
-        if not self.strokes or side <= 2 * radius:
-            raise DrawingError(f"{len(self.strokes)} strokes of {radius} px cannot be fitted into {side} px")
-        points = np.concatenate([stroke.points for stroke in self.strokes])
-        corner = points.min(axis=0)
-        scale = (side - 2 * radius) / max(np.ptp(points, axis=0).max(), 1e-6)
-        strokes = [Stroke((s.points - corner) * scale + radius + 1, radius, s.erase) for s in self.strokes]
-        return replace(self, width=side + 2, height=side + 2, strokes=strokes)
 
     def to_json(self) -> str:
         """One line of JSON: label, writer, time, size; per stroke its points as a list of [x, y], radius and erase.
@@ -312,25 +300,18 @@ def _coverage(corners: np.ndarray, starts: np.ndarray, deltas: np.ndarray, rows:
 def _segments(stroke: Stroke, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Starts and ends of the segments that can leave ink on the page, float64 (m, 3): x, y and radius.
 
-    They are cut at the edges of the page, widened by the pen, and long ones are divided: that keeps the windows small
-    in which distances are computed.
+    Long ones are divided: that keeps the windows small in which distances are computed.
     """
     starts, ends = stroke.segments().swapaxes(0, 1)
     deltas = ends - starts
-
-    # Liang–Barsky clipping.
-    low, high = -stroke.radius - 1, np.array([width, height]) + stroke.radius + 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        crossings = (low - starts[:, :2]) / deltas[:, :2], (high - starts[:, :2]) / deltas[:, :2]
-    enter = np.fmin(*crossings).max(axis=1).clip(min=0)
-    leave = np.fmax(*crossings).min(axis=1).clip(max=1)
-    seen = enter <= leave
-    enter, leave = enter[seen, None], leave[seen, None]
-    starts, deltas = starts[seen] + enter * deltas[seen], (leave - enter) * deltas[seen]
-
     counts = np.ceil(np.hypot(*deltas[:, :2].T) / (2 * stroke.radius + 8)).clip(min=1).astype(np.intp)
     segment = np.repeat(np.arange(len(starts)), counts)
     index = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts, counts)
     deltas = (deltas / counts[:, None])[segment]
     starts = starts[segment] + index[:, None] * deltas
-    return starts, starts + deltas
+    ends = starts + deltas
+    reach = stroke.radius + 1
+    before = np.maximum(starts, ends)[:, :2] < -reach
+    beyond = np.minimum(starts, ends)[:, :2] > np.array([width, height]) + reach
+    seen = ~(before | beyond).any(axis=1)
+    return starts[seen], ends[seen]
