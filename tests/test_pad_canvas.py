@@ -11,7 +11,6 @@ from mnist_kit.errors import DrawingError
 from mnist_kit.framing import red_rectangle
 from mnist_kit.ink import MAX_SIDE, Drawing, Stroke
 from mnist_kit.pad.canvas import Page
-from mnist_kit.pad.ink import quick_rectangle
 
 SEVEN = [[60, 40], [140, 45], [90, 160]]
 
@@ -262,11 +261,11 @@ def test_the_rectangle_that_grows_is_that_of_the_ink(lines):
     strokes = [Stroke(points, radius) for points, radius in lines]
     drawing = Drawing(60, 40, strokes)
     inside = all((stroke.points >= 0).all() and (stroke.points <= (60, 40)).all() for stroke in strokes)
-    box = quick_rectangle(drawing)
+    box = red_rectangle(drawing)
     if inside:
         np.testing.assert_allclose(box, red_rectangle(drawing), atol=1)
     assert box is None or (0 <= box[0] < box[2] <= 60 and 0 <= box[1] < box[3] <= 40)
-    assert quick_rectangle(Drawing(60, 40, [Stroke([[5, 5]], 3, erase=True)])) is None
+    assert red_rectangle(Drawing(60, 40, [Stroke([[5, 5]], 3, erase=True)])) is None
 
 
 actions = st.one_of(

@@ -273,7 +273,7 @@ def test_the_wheel_changes_the_brush_only_while_the_pad_has_the_focus(pad):
     page.wait_for_function(
         "before => document.querySelector('.mnist-page').getBoundingClientRect().y < before", arg=before
     )
-    expect_in_kernel(page, "pad.radius", 12)
+    expect_in_kernel(page, "pad._layer.radius", 12)
 
 
 def test_keys_of_the_pad(pad):
