@@ -1,7 +1,5 @@
 import codecs
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import datetime
 from xml.etree import ElementTree
@@ -156,29 +154,6 @@ def test_the_last_drawings_of_a_file_with_any_line_ends(tmp_path, end, last):
     path = tmp_path / "mine.jsonl"
     path.write_bytes(codecs.BOM_UTF8 + end.join([*(d.to_json().encode() for d in drawings), b" ", b""]))
     assert read_drawings(path, last) == (drawings if last is None else drawings[max(0, 30 - last) :])
-
-
-def test_a_torn_last_line_does_not_swallow_the_next_drawing(tmp_path):
-    path = append_drawing(Drawing(), tmp_path / "mine.jsonl")
-    path.write_bytes(path.read_bytes()[:-9])
-    append_drawing(Drawing(label=3), path)
-    with pytest.warns(UserWarning, match="line 1"):
-        assert [drawing.label for drawing in read_drawings(path)] == [3]
-
-
-def test_processes_that_append_at_once_lose_nothing(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    code = (
-        "import sys; from mnist_kit.ink import Drawing, Stroke, append_drawing\n"
-        "drawings = [Drawing(strokes=[Stroke([[n, 1]] * 1000)], writer=sys.argv[2]) for n in range(40)]\n"
-        "for drawing in drawings: append_drawing(drawing, sys.argv[1])"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(path), writer]) for writer in "abc"]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    drawings = read_drawings(path)
-    for writer in "abc":
-        own = [int(drawing.strokes[0].points[0, 0]) for drawing in drawings if drawing.writer == writer]
-        assert own == list(range(40))
 
 
 def test_files_that_are_not_there(tmp_path):
