@@ -79,8 +79,8 @@ def test_the_red_rectangle_of_what_was_erased():
 
 
 @given(radius=st.floats(2, 30), size=st.floats(0.5, 1.2))
-def test_neither_brush_nor_size_changes_a_drawing_framed_as_mnist(radius, size):
-    drawing = Drawing(300, 300, [Stroke(np.multiply(SEVEN, size), radius)])
+def test_neither_brush_nor_pressure_nor_size_changes_a_drawing_framed_as_mnist(radius, size):
+    drawing = Drawing(300, 300, [Stroke(np.multiply(SEVEN, size), radius, pressure=[0.2, 0.9, 0.4])])
     expected = frame_as_mnist(mnist_raster(Drawing(300, 300, [Stroke(SEVEN, 8)])))
     torch.testing.assert_close(frame_as_mnist(mnist_raster(drawing)), expected, rtol=0, atol=0.02)
 

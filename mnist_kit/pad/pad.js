@@ -173,9 +173,8 @@ class View {
     this.closing.abort();
   };
 
-  listen(target, events, handler, options) {
-    for (const event of events.split(" "))
-      target.addEventListener(event, handler, { ...options, signal: this.closing.signal });
+  listen(target, event, handler, options) {
+    target.addEventListener(event, handler, { ...options, signal: this.closing.signal });
   }
 
   listenToPen(div) {
@@ -198,8 +197,8 @@ class View {
       const coalesced = event.getCoalescedEvents?.() ?? [], passed = coalesced.length ? coalesced : [event];
       sheet.move(this.pointsOf(passed), passed.map(shareOf));
     });
-    this.listen(div, "pointerup pointercancel lostpointercapture", (event) => {
-      if (event.pointerId !== this.pointer) return;
+    this.listen(div, "lostpointercapture", (event) => {
+      if (event.pointerId !== this.pointer) return; // a second finger's
       this.pointer = undefined;
       sheet.up();
     });
