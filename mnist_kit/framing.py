@@ -1,7 +1,5 @@
 """Framing: from ink to the 28 × 28 pixels that a network was trained on."""
 
-import math
-
 import numpy as np
 import torch
 from PIL import Image
@@ -36,9 +34,9 @@ def frame_as_drawn(raster: np.ndarray) -> torch.Tensor:
     pixels = np.asarray(digit)
 
     rows, columns = pixels.shape
-    mass = pixels.sum(dtype=np.float64)
-    top = _corner((pixels.sum(axis=1) @ np.arange(rows)) / mass, rows)
-    left = _corner((pixels.sum(axis=0) @ np.arange(columns)) / mass, columns)
+    centre = np.array([pixels.sum(axis=1) @ np.arange(rows), pixels.sum(axis=0) @ np.arange(columns)]) / pixels.sum()
+    corner = np.ceil(SIDE / 2 - centre - 0.5).astype(int)  # so that the centre of mass lies on pixel 14
+    top, left = corner.clip(0, (SIDE - rows, SIDE - columns))
     framed = np.zeros((SIDE, SIDE), np.uint8)
     framed[top : top + rows, left : left + columns] = pixels
     return _as_input(framed)
@@ -113,9 +111,3 @@ def ink_box(raster: np.ndarray, margin: int = 0) -> Box:
 
 def _as_input(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
-
-
-def _corner(mean: float, length: int) -> int:
-    """Where `length` pixels begin whose centre of mass is at index `mean`, so that it comes to lie on pixel 14."""
-    corner = math.ceil(SIDE / 2 - mean - 0.5)
-    return min(max(corner, 0), SIDE - length)

@@ -23,10 +23,10 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv_block = nn.Sequential(
-            *_convolution(1, 32),
-            *_convolution(32, 64),
+            *_block(1, 32, bias=True),
+            *_block(32, 64, bias=True),
             nn.MaxPool2d(2),
-            *_convolution(64, 128),
+            *_block(64, 128, bias=True),
             nn.MaxPool2d(2),
         )
         self.linear_block = nn.Sequential(
@@ -41,14 +41,6 @@ class Net(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)  # convolutions and poolings are faster so
         features = self.conv_block(images)  # (batch, 128, 7, 7)
         return self.linear_block(features.flatten(1))  # (batch, 10)
-
-
-def _convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    return (
-        nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
 
 
 class ReadingNet(nn.Module):
@@ -75,9 +67,9 @@ class ReadingNet(nn.Module):
         return self.head(self.features(images).flatten(1))
 
 
-def _block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> tuple[nn.Module, ...]:
+def _block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> tuple:
     return (
-        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False),
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=bias),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
     )

@@ -96,15 +96,15 @@ class Recognizer:
 
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
-        if not isinstance(picture, Drawing):
+        margin = 0
+        if isinstance(picture, Drawing):
+            raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
+            margin = round(picture.widest_pen)
+        else:
             raster = as_raster(picture)
-            if not raster.any():
-                raise EmptyDrawing("there is nothing in the picture that looks like a digit: it has no ink")
-            return self.predict_rasters([raster])[0]
-        raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
         if not raster.any():
-            raise EmptyDrawing("nothing is drawn yet: there is no ink in the drawing")
-        return self.predict_rasters([raster], margin=round(picture.widest_pen))[0]
+            raise EmptyDrawing("there is no ink to recognise")
+        return self.predict_rasters([raster], margin)[0]
 
     def predict_rasters(self, rasters: Sequence[np.ndarray], margin: int = 0) -> list[Prediction]:
         """Recognise one digit in each of `rasters`, uint8 (H, W), white ink on black, together.

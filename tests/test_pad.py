@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import types
+from itertools import count
 
 import numpy as np
 import pytest
@@ -35,22 +36,27 @@ def pad() -> DigitPad:
     return DigitPad(Recognizer(Sevens()), 300, 200)
 
 
+numbers = count(1)  # of strokes and commands
+
+
+def draw(pad: DigitPad, points, erase: bool = False, radius: int = 10, up: bool = True) -> None:
+    stroke = {"client": "a", "stroke": next(numbers)}
+    send(pad, "down", points=points[:1], radius=radius, erase=erase, **stroke)
+    if points[1:]:
+        send(pad, "move", points=points[1:], **stroke)
+    if up:
+        send(pad, "up", **stroke)
+
+
 def draw_seven(pad: DigitPad, right: float = 0) -> None:
-    first, *others = [[x + right, y] for x, y in SEVEN]
-    pad.pen_down(*first)
-    pad.pen_move(others)
-    pad.pen_up()
+    draw(pad, [[x + right, y] for x, y in SEVEN])
 
 
 def press(pad: DigitPad, name: str) -> None:
     if name in ("undo", "redo", "clear", "recognise"):
-        press.number += 1
-        send(pad, "do", command=name, client="press", stroke=press.number)
+        send(pad, "do", command=name, client="a", stroke=next(numbers))
     else:
         next(w for w in pad.children[3].children if w.description == name).click()
-
-
-press.number = 0
 
 
 def send(pad: DigitPad, kind: str, **content) -> None:
@@ -76,11 +82,10 @@ def in_kernel(pad: DigitPad, *actions, rest: float = 0.5) -> None:
 
 
 def test_drawing_and_recognising(pad):
-    pad.pen_down(60, 40)
+    draw(pad, SEVEN, up=False)
     assert pad._layer.boxes == [red_rectangle(pad.drawing)]
-    pad.pen_move(SEVEN[1:])
-    assert pad._layer.boxes == [red_rectangle(pad.drawing)]
-    pad.pen_up()
+    press(pad, "undo")
+    draw_seven(pad)
     assert pad.drawing == Drawing(300, 200, [Stroke(SEVEN, 10)])
     np.testing.assert_array_equal(np.asarray(pad.image), pad.drawing.raster())
     assert pad.recognise().digit == pad.prediction.digit == 7
@@ -100,8 +105,7 @@ def test_a_number(pad):
     assert pad._layer.boxes == boxes and boxes[0][2] <= boxes[1][0]
     panel = pad._controls.panel.value
     assert panel.count("<img") == 2 and panel.count("seen: 7") == 4 and "of the last digit" in panel
-    pad.pen_down(20, 180)
-    pad.pen_move([[30, 190]])
+    draw(pad, [[20, 180], [30, 190]], up=False)
     assert pad._layer.boxes == [*boxes, (0, 160, 50, 200)]  # the others stay while one is added
 
 
@@ -116,10 +120,8 @@ def test_not_sure():
 
 
 def test_the_answer_follows_the_drawing(pad):
-    in_kernel(pad, lambda: pad.pen_down(60, 40), lambda: pad.pen_move(SEVEN))
+    in_kernel(pad, lambda: draw(pad, SEVEN, up=False))
     assert pad.number == "7"  # while the pen rests
-    in_kernel(pad, pad.pen_up)
-    assert pad.number == "7"
     in_kernel(pad, pad.undo)
     assert pad.prediction is None and pad._layer.answer == ""
 
@@ -129,7 +131,7 @@ def test_only_the_latest_ink_is_recognised_and_clearing_asks_nothing():
     pad = DigitPad(lambda image: (seen.append(image), ONE_HOT)[1], 300, 200)
     in_kernel(pad, lambda: draw_seven(pad), pad.clear)
     assert not seen and not pad.answers
-    in_kernel(pad, lambda: draw_seven(pad), *[lambda: pad.pen_down(60, 40)] * 20, pad.pen_up)
+    in_kernel(pad, lambda: draw_seven(pad), *[lambda: draw(pad, SEVEN[:1])] * 20)
     assert pad.prediction is not None and len(seen) <= 4  # once, and not once a stroke
 
 
@@ -139,14 +141,14 @@ def test_without_auto_the_pad_waits_to_be_asked():
     assert pad.prediction is None and pad._layer.boxes == [red_rectangle(pad.drawing)]
     press(pad, "recognise")
     assert pad.number == "7"
-    pad.pen_down(5, 5)
+    draw(pad, [[5, 5]])
     assert pad._layer.answer == ""  # it was the answer to something else
     pad._controls.auto.value = True
     assert pad.digits
 
 
 def test_an_answer_is_of_what_is_drawn_now(pad):
-    for change in (lambda: pad.pen_down(5, 5), pad.undo, pad.clear, lambda: pad.draw(Drawing())):
+    for change in (lambda: draw(pad, [[5, 5]], up=False), pad.undo, pad.clear, lambda: pad.draw(Drawing())):
         draw_seven(pad)
         assert pad.recognise() is not None
         change()
@@ -156,8 +158,7 @@ def test_an_answer_is_of_what_is_drawn_now(pad):
 def test_undo_redo_clear_and_erase(pad):
     draw_seven(pad)
     whole = pad.image
-    pad.pen_down(140, 45, erase=True)
-    pad.pen_up()
+    draw(pad, [[140, 45]], erase=True)
     assert pad.drawing.strokes[-1].erase and pad.image.getpixel((140, 45)) == 0
     press(pad, "undo")
     assert pad.image == whole
@@ -170,18 +171,13 @@ def test_undo_redo_clear_and_erase(pad):
     assert not pad.drawing.strokes
 
 
-def test_the_brush(pad):
-    assert pad._controls.brush.value == 10
-    pad._layer.radius = 30  # the browser ties it to the slider
-    pad.pen_down(100, 100)
-    assert pad.drawing.strokes[0].radius == 30
-
-
 @pytest.mark.parametrize("pressure", [None, [0.25, 1, 0.5]])
 def test_a_replay_draws_the_same(pad, pressure):
     drawing = Drawing(300, 200, [Stroke(SEVEN, 4, pressure=pressure), Stroke([[90, 160]], 9, erase=True)])
     asyncio.run(pad.replay(drawing))
     assert pad.drawing == drawing
+    pad.undo()
+    assert not pad.drawing.strokes
 
 
 @pytest.mark.parametrize("act", ["draw", "undo", "clear", "replay"])
@@ -303,7 +299,7 @@ def test_keeping_and_loading(pad, home):
     assert kept.label == 1 and kept.strokes == pad.drawing.strokes and kept.time
     assert pad._controls.label.index == 0  # the next drawing is another digit
     later = DigitPad(width=300, height=200)
-    later.pen_down(5, 5)
+    draw(later, [[5, 5]])
     press(later, "load")
     assert later.drawing.strokes == kept.strokes
     later.undo()
@@ -320,9 +316,8 @@ def test_a_drawing_of_a_larger_pad_is_loaded_smaller():
 
 
 def test_what_was_erased_cannot_be_kept(pad):
-    pad.pen_down(50, 50)
-    pad._layer.radius = 40
-    pad.pen_down(50, 50, erase=True)
+    draw(pad, [[50, 50]])
+    draw(pad, [[50, 50]], erase=True, radius=40)
     with pytest.raises(DrawingError, match="nothing is drawn"):
         pad.keep()
 

@@ -111,7 +111,7 @@ class DigitPad(Page):
         An answer that stood there goes into the history.
         """
         if self._standing:
-            number = as_text(self._standing)
+            number, self._standing = as_text(self._standing), []
             self.answers.append((self.drawing, number))
             self._thumbnails = [figure(self.image, number), *self._thumbnails][:REMEMBERED]
             figures = "".join(self._thumbnails)

@@ -29,8 +29,6 @@ LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
 MOST_RATIO = 3  # pixels of the canvas per pixel of the page, as finely as a screen shows them
 DOT = np.float32([0.01, 0])  # px; a line of no length at all would leave no dot
 REPLAY_STEP, REPLAY_POINTS = 0.016, 2  # s, and points that a replayed pen passes in it: about as fast as a hand
-Pen = tuple[str | None, int]  # who draws, a browser or (None) Python, and the number that a browser gave the stroke
-PYTHON = (None, 0)
 
 
 def one_at_a_time(method: Callable) -> Callable:
@@ -83,7 +81,7 @@ class Page(widgets.VBox):
         self._blank = Drawing(width, height)
         self._states: list[tuple[Stroke, ...]] = [()]  # the strokes at each time that can be gone back or forward to
         self._now = 0  # the state that is on the page
-        self._pen: Pen | None = None  # whose stroke grows
+        self._pen: tuple[str, int] | None = None  # the browser whose stroke grows, and its number there
         self._heard: dict[str, int] = {}  # the last stroke or command that came from each browser
         # A manager of its own: one canvas of the reader's that fails must not take the pad with it.
         self._paper = hear_at_once(Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True)))
@@ -113,35 +111,6 @@ class Page(widgets.VBox):
     def _strokes(self) -> tuple[Stroke, ...]:
         return self._states[self._now]  # each change makes a new tuple
 
-    def pen_down(self, x: float, y: float, erase: bool = False) -> None:
-        """Begin a stroke with a dot. x, y: pixels of the page. Raises DrawingError for NaN or infinity."""
-        self._begin(Stroke([[x, y]], self._layer.radius, erase), PYTHON)
-
-    @one_at_a_time
-    def pen_move(self, points, pressure=None) -> None:
-        """Continue the stroke through `points`, (n, 2) in pixels. Raises DrawingError for NaN, or without a stroke.
-
-        pressure: (n,) for a stroke that began with one.
-        """
-        if self._pen is None:
-            raise DrawingError("there is no stroke to continue; call pen_down first")
-        *others, last = self._strokes
-        longer = last.longer(points, pressure)
-        self._states[self._now] = (*others, longer)
-        if self._pen == PYTHON:
-            self._show_strokes([longer.part(len(last.points) - 1)])
-        self._changed(False)
-
-    @one_at_a_time
-    def pen_up(self) -> None:
-        """End the stroke."""
-        pen, self._pen = self._pen, None
-        if pen is None:
-            return
-        if pen != PYTHON:  # its own browser has the stroke; the others get it now
-            self._show_strokes(self._strokes[-1:])
-        self._changed(True)
-
     def undo(self) -> None:
         """Take the last stroke, or the last clearing, back."""
         self._go(-1)
@@ -164,30 +133,33 @@ class Page(widgets.VBox):
 
     async def replay(self, drawing: Drawing) -> None:
         """Draw `drawing` in place of what is there, as if by hand, until somebody else draws or undoes something."""
-        self.clear()
-        for stroke in drawing.strokes:
-            self._begin(stroke.part(0, 1), PYTHON)
-            for first in range(1, len(stroke.points), REPLAY_POINTS):
-                before = self._strokes
-                await asyncio.sleep(REPLAY_STEP)
-                if self._pen is None or self._strokes is not before:
+        self.draw(replace(drawing, strokes=[stroke.part(0, 1) for stroke in drawing.strokes[:1]]))
+        shown = self._strokes
+        for number, stroke in enumerate(drawing.strokes):
+            for last in range(1, len(stroke.points) + REPLAY_POINTS, REPLAY_POINTS):
+                longer = (*drawing.strokes[:number], stroke.part(0, last))
+                if not self._grow(shown, longer):
                     return
-                passed = stroke.part(first, first + REPLAY_POINTS)
-                self.pen_move(passed.points, passed.pressure)
-            self.pen_up()
+                self._redraw()
+                shown = longer
+                await asyncio.sleep(REPLAY_STEP)
 
     @one_at_a_time
-    def _begin(self, stroke: Stroke, pen: Pen) -> None:
-        """Begin `stroke`, which ends that of another pen."""
-        ended = self._pen
-        self.pen_up()
-        self._states[self._now + 1 :] = [(*self._strokes, stroke)]
-        self._now, self._pen = self._now + 1, pen
-        if ended not in (None, PYTHON):  # its browser may have drawn more of it than was heard
-            self._redraw()
-        elif pen == PYTHON:
-            self._show_strokes([stroke])
-        self._changed(False)
+    def _grow(self, before: tuple[Stroke, ...], strokes: tuple[Stroke, ...]) -> bool:
+        """Put `strokes`, of which the last one is longer, in place of `before`, unless something else has been done."""
+        grows = self._strokes is before
+        if grows:
+            self._states[self._now] = strokes
+            self._changed(False)
+        return grows
+
+    @one_at_a_time
+    def _end_stroke(self) -> None:
+        """The pen goes up: the stroke's own browser has it, the others get it now."""
+        if self._pen:
+            self._pen = None
+            self._show_strokes(self._strokes[-1:])
+            self._changed(True)
 
     @one_at_a_time
     def _go(self, steps: int) -> None:
@@ -239,13 +211,20 @@ class Page(widgets.VBox):
             case {"kind": "down", "client": str(client), "stroke": int(number), "points": points, "radius": radius}:
                 stroke = Stroke(points, radius, message.get("erase") is True, message.get("pressure"))
                 self._heard[client] = number
-                self._begin(stroke, (client, number))
+                interrupted = self._pen
+                self._end_stroke()
+                self._states[self._now + 1 :] = [(*self._strokes, stroke)]
+                self._now, self._pen = self._now + 1, (client, number)
+                if interrupted:  # its browser may have drawn more of it than was heard
+                    self._redraw()
+                self._changed(False)
             case {"kind": "move", "client": client, "stroke": number, "points": points}:
                 if self._pen == (client, number):  # else it was undone while it was being drawn
-                    self.pen_move(points, message.get("pressure"))
+                    *others, last = self._strokes
+                    self._grow(self._strokes, (*others, last.longer(points, message.get("pressure"))))
             case {"kind": "up", "client": client, "stroke": number}:
                 if self._pen == (client, number):
-                    self.pen_up()
+                    self._end_stroke()
             case {"kind": "do", "command": "recognise"}:
                 self.recognise()
             case {"kind": "do", "command": "undo" | "redo" | "clear" as name, "client": str(by), "stroke": int(number)}:
