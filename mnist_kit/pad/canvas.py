@@ -133,11 +133,11 @@ class Page(widgets.VBox):
 
     async def replay(self, drawing: Drawing) -> None:
         """Draw `drawing` in place of what is there, as if by hand, until somebody else draws or undoes something."""
-        self.draw(replace(drawing, strokes=[stroke.part(0, 1) for stroke in drawing.strokes[:1]]))
+        self.draw(replace(drawing, strokes=[stroke.first(1) for stroke in drawing.strokes[:1]]))
         shown = self._strokes
         for number, stroke in enumerate(drawing.strokes):
-            for last in range(1, len(stroke.points) + REPLAY_POINTS, REPLAY_POINTS):
-                longer = (*drawing.strokes[:number], stroke.part(0, last))
+            for count in range(1, len(stroke.points) + REPLAY_POINTS, REPLAY_POINTS):
+                longer = (*drawing.strokes[:number], stroke.first(count))
                 if not self._grow(shown, longer):
                     return
                 self._redraw()
