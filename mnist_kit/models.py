@@ -106,11 +106,11 @@ def describe(model: nn.Module) -> tuple[str, dict]:
     The settings are the constructor's arguments, as far as the model keeps them under the same names.
     """
     model = unwrapped(model)
-    name = next((key for key, kind in MODELS.items() if kind is type(model)), type(model).__name__)
-    if name not in MODELS:
-        return name, {}
-    parameters = inspect.signature(type(model)).parameters
-    return name, {key: getattr(model, key) for key in parameters if hasattr(model, key)}
+    for name, kind in MODELS.items():
+        if kind is type(model):
+            settings = inspect.signature(kind).parameters
+            return name, {key: getattr(model, key) for key in settings if hasattr(model, key)}
+    return type(model).__name__, {}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from mnist_kit.errors import EmptyDrawing, ImageError
 from mnist_kit.framing import FRAMINGS, frame_as_mnist, frame_as_paper, ink_box, mnist_raster, red_rectangle
@@ -155,17 +155,6 @@ def test_every_kind_of_picture_is_the_same_ink(picture):
 @pytest.mark.parametrize("picture", [RASTER > 127, (RASTER > 127).astype(np.uint8), LIGHT.convert("1", dither=0)])
 def test_pictures_of_two_values(picture):
     np.testing.assert_array_equal(as_raster(picture), np.where(RASTER > 127, 255, 0))
-
-
-def test_a_photograph_of_a_page():
-    height, width = RASTER.shape
-    y, x = np.mgrid[:height, :width]
-    page = 230 - 100 * (0.6 * x / width + 0.4 * y / height)  # light from the upper left
-    photo = Image.fromarray((page * (1 - 0.55 * RASTER / 255)).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1))
-    noisy = np.asarray(photo) + np.random.default_rng(0).normal(0, 8, RASTER.shape)
-    ink = as_raster(noisy.clip(0, 255).astype(np.uint8))
-    assert np.abs(np.subtract(ink_box(ink), ink_box(RASTER))).max() <= 3
-    assert np.abs(ink.astype(int) - RASTER).mean() < 5
 
 
 def test_a_file_in_any_format(tmp_path):
