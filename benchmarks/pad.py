@@ -74,9 +74,12 @@ def seconds(work):
 pad.draw(Drawing(strokes=[Stroke(SEVEN)]))
 recognising = [seconds(pad.recognise) for _ in range(30)]
 pad.clear()
-pad.pen_down(400, 300)
-adding = [seconds(lambda: pad.pen_move([[400 + 300 * np.sin(i / 7), 300 + 200 * np.cos(i / 11)]])) for i in range(5000)]
-pad.pen_up()
+pen = {"client": "kernel", "stroke": 1}
+pad._obey({"kind": "down", "points": [[400, 300]], "radius": 10, **pen})
+points = [[400 + 300 * np.sin(i / 7), 300 + 200 * np.cos(i / 11)] for i in range(5000)]
+moves = [{"kind": "move", "points": [point], **pen} for point in points]
+adding = [seconds(lambda: pad._obey(move)) for move in moves]
+pad._obey({"kind": "up", **pen})
 value = json.dumps([recognising, adding])
 """
 

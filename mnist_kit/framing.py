@@ -1,13 +1,11 @@
 """Framing: from ink to the 28 × 28 pixels that a network was trained on."""
 
-import math
-
 import numpy as np
 import torch
 from PIL import Image
 
 from mnist_kit.errors import EmptyDrawing
-from mnist_kit.ink import Drawing
+from mnist_kit.ink import Drawing, Stroke
 from mnist_kit.photos import even_pen
 
 SIDE = 28  # px; of an MNIST image
@@ -36,9 +34,9 @@ def frame_as_drawn(raster: np.ndarray) -> torch.Tensor:
     pixels = np.asarray(digit)
 
     rows, columns = pixels.shape
-    mass = pixels.sum(dtype=np.float64)
-    top = _corner((pixels.sum(axis=1) @ np.arange(rows)) / mass, rows)
-    left = _corner((pixels.sum(axis=0) @ np.arange(columns)) / mass, columns)
+    centre = np.array([pixels.sum(axis=1) @ np.arange(rows), pixels.sum(axis=0) @ np.arange(columns)]) / pixels.sum()
+    corner = np.ceil(SIDE / 2 - centre - 0.5).astype(int)  # so that the centre of mass lies on pixel 14
+    top, left = corner.clip(0, (SIDE - rows, SIDE - columns))
     framed = np.zeros((SIDE, SIDE), np.uint8)
     framed[top : top + rows, left : left + columns] = pixels
     return _as_input(framed)
@@ -59,7 +57,14 @@ FRAMINGS = {"mnist": frame_as_mnist, "paper": frame_as_paper}
 
 def mnist_raster(drawing: Drawing) -> np.ndarray:
     """The drawing redrawn with MNIST's pen at five times MNIST's size, uint8 (H, W): the brush makes no difference."""
-    return drawing.fitted(5 * DIGIT_SIDE, 5 * PEN_RADIUS).raster() if is_line_art(drawing) else drawing.raster()
+    if not is_line_art(drawing):
+        return drawing.raster()
+    side, radius = 5 * DIGIT_SIDE, 5 * PEN_RADIUS
+    points = np.concatenate([stroke.points for stroke in drawing.strokes])
+    corner = points.min(axis=0)
+    scale = (side - 2 * radius) / max(np.ptp(points, axis=0).max(), 1e-6)
+    strokes = [Stroke((stroke.points - corner) * scale + radius + 1, radius) for stroke in drawing.strokes]
+    return Drawing(side + 2, side + 2, strokes).raster()
 
 
 def is_line_art(drawing: Drawing) -> bool:
@@ -72,12 +77,22 @@ def is_line_art(drawing: Drawing) -> bool:
     return bool(inside and np.ptp(points, axis=0).max() >= 2 * drawing.widest_pen)
 
 
-def red_rectangle(drawing: Drawing) -> Box:
-    """What the paper's program shows in red and gives to the model: the box of the ink and a margin.
+def red_rectangle(drawing: Drawing) -> Box | None:
+    """What the paper's program shows in red and gives to the model: the box of the ink and a margin; None without ink.
 
-    The margin is the radius of the widest pen. Raises EmptyDrawing when there is no ink.
+    The margin is the radius of the widest pen. As long as nothing was erased the points alone give the box, to within a
+    pixel: it is shown while a stroke grows.
     """
-    return ink_box(drawing.raster(), round(drawing.widest_pen))
+    strokes, margin = drawing.strokes, drawing.widest_pen
+    if any(stroke.erase for stroke in strokes):
+        raster = drawing.raster()
+        return ink_box(raster, round(margin)) if raster.any() else None
+    if not strokes:
+        return None
+    edges = np.concatenate([stroke.points + side * stroke.radius for stroke in strokes for side in (-1, 1)])
+    box = np.rint([edges.min(axis=0) - margin, edges.max(axis=0) + margin])
+    (left, top), (right, bottom) = box.clip(0, (drawing.width, drawing.height)).astype(int).tolist()
+    return (left, top, right, bottom) if left < right and top < bottom else None
 
 
 def ink_box(raster: np.ndarray, margin: int = 0) -> Box:
@@ -96,9 +111,3 @@ def ink_box(raster: np.ndarray, margin: int = 0) -> Box:
 
 def _as_input(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
-
-
-def _corner(mean: float, length: int) -> int:
-    """Where `length` pixels begin whose centre of mass is at index `mean`, so that it comes to lie on pixel 14."""
-    corner = math.ceil(SIDE / 2 - mean - 0.5)
-    return min(max(corner, 0), SIDE - length)

@@ -6,14 +6,12 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 
 import codecs
 import json
-import os
 import warnings
-import zlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -25,7 +23,6 @@ MAX_SIDE = 10_000  # px; a raster of 100 MB
 FILE_SIDE = 500  # px; the pad that recorded drawings without a size were made on
 LEAST_PRESSURE = 0.05  # share of the radius; the lightest touch leaves ink too
 LISTED = 10  # broken lines of a file that a warning names
-TAIL = 1 << 16  # bytes; read from the end of a file at first
 CHUNK = 1 << 16  # distances computed at once: small enough for the processor's cache
 
 
@@ -35,8 +32,9 @@ class Stroke:
 
     points: float32 (n, 2), x and y in pixels, n ≥ 1 (a single point is a dot); radius: of the round pen, in pixels;
     erase: the stroke takes ink away; pressure: the share of the radius that the pen has at each point, float32 (n,) in
-    [0.05, 1], None for all of it everywhere. Points may lie outside of the drawing, pressure is clipped. Raises
-    DrawingError for another shape, for NaN or infinity, and for a radius that is not positive.
+    [0.05, 1], None for all of it everywhere. Points may lie outside of the drawing; they are clipped at ±10,000 px, and
+    pressure is to its range. Raises DrawingError for another shape, for NaN or infinity, and for a radius outside
+    (0, 10,000].
     """
 
     points: np.ndarray
@@ -45,34 +43,51 @@ class Stroke:
     pressure: np.ndarray | None = None
 
     def __post_init__(self):
-        points = as_points(self.points)
-        if len(points) == 0:
-            raise DrawingError("a stroke needs at least one point [x, y]")
-        pressure = None if self.pressure is None else as_pressure(self.pressure, len(points))
-        for array in (points, pressure):
-            if array is not None:
-                array.setflags(write=False)
+        points, pressure = _numbers(self.points, "points").clip(-MAX_SIDE, MAX_SIDE), None
+        radius = _numbers(self.radius, "radius", float)
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+            raise DrawingError(f"points have to be at least one [x, y], an array (n, 2), not {points.shape}")
+        if radius.shape != () or not 0 < radius <= MAX_SIDE:
+            raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {repr(self.radius)[:40]}")
+        if self.pressure is not None:
+            pressure = _numbers(self.pressure, "pressure").clip(LEAST_PRESSURE, 1)
+            if pressure.shape != (len(points),):
+                raise DrawingError(f"pressure has to be {len(points)} numbers, one per point, not {pressure.shape}")
+            pressure.setflags(write=False)
+        points.setflags(write=False)
         # A frozen dataclass takes no assignment, not even its own.
-        vars(self).update(points=points, radius=as_radius(self.radius), erase=bool(self.erase), pressure=pressure)
+        vars(self).update(points=points, radius=radius.item(), erase=bool(self.erase), pressure=pressure)
 
     def __eq__(self, other) -> bool:
-        if not isinstance(other, Stroke):
-            return NotImplemented
-        same = (self.radius, self.erase) == (other.radius, other.erase) and np.array_equal(self.points, other.points)
-        return same and np.array_equal(self.pressure, other.pressure)  # of two Nones too
+        return isinstance(other, Stroke) and all(map(np.array_equal, vars(self).values(), vars(other).values()))
 
-    def scaled(self, scale: float) -> "Stroke":
-        """The same stroke `scale` times as large, pen and all."""
-        return replace(self, points=self.points * np.float32(scale), radius=self.radius * scale)
+    def first(self, count: int) -> "Stroke":
+        """The stroke as far as its first `count` points, ≥ 1."""
+        pressure = None if self.pressure is None else self.pressure[:count]
+        return replace(self, points=self.points[:count], pressure=pressure)
+
+    def longer(self, points, pressure=None) -> "Stroke":
+        """The stroke drawn on through `points`, (n, 2) px, with `pressure`, (n,), where it began with one."""
+        more = Stroke(points, pressure=pressure)
+        pressure = None if self.pressure is None else np.append(self.pressure, more.pressure)
+        return replace(self, points=np.concatenate([self.points, more.points]), pressure=pressure)
+
+    def segments(self) -> np.ndarray:
+        """The straight pieces of the line, float64 (n, 2, 3): x, y and the pen's radius at either end, in pixels.
+
+        The first one has no length: it is the dot that a pen leaves before it moves.
+        """
+        radii = self.radius if self.pressure is None else self.pressure * np.float32(self.radius)
+        corners = np.insert(self.points.astype(float), 2, radii, axis=1)
+        return np.stack([np.concatenate([corners[:1], corners[:-1]]), corners], axis=1)
 
 
 @dataclass(frozen=True)
 class Drawing:
     """Strokes, in the order they were drawn, on a pad of width × height pixels.
 
-    label: the digit that was meant, 0–9, where known; writer: who drew it; time: when, as ISO 8601 text.
-    Raises DrawingError for a size outside 1–10,000 px, for strokes that are no `Stroke`, and for another label, writer
-    or time.
+    label: the digit that was meant, 0–9, where known; writer: who drew it; time: when, as ISO 8601 text. Raises
+    DrawingError for a size outside 1–10,000 px, for strokes that are no `Stroke`, and for another label.
     """
 
     width: int = 800
@@ -93,12 +108,6 @@ class Drawing:
             if not isinstance(self.label, Integral) or self.label not in range(10):
                 raise DrawingError(f"a label is a digit 0–9 or None, not {self.label!r}")
             vars(self)["label"] = int(self.label)
-        if not isinstance(self.writer, int | str | None):
-            raise DrawingError(f"a writer is a number, a name or None, not {self.writer!r}")
-        try:
-            datetime.fromisoformat(self.time or "2000-01-01")
-        except (ValueError, TypeError) as error:
-            raise DrawingError(f"a time is ISO 8601 text as 2026-01-31T12:00:00+00:00, not {self.time!r}") from error
 
     @property
     def widest_pen(self) -> float:
@@ -117,40 +126,24 @@ class Drawing:
         return Image.fromarray(self.raster())
 
     def to_svg(self) -> str:
-        """The drawing as an SVG document of the same size: each stroke a path, black ink on white.
+        """The drawing as an SVG document of the same size: each stroke a path, black ink on white, erased with white.
 
-        Erasing strokes are masks over what was drawn before them, so that the paths stay whole.
+        Where the pen's pressure is known, each segment is a path, as wide as its two ends on average.
         """
         size = f'width="{self.width}" height="{self.height}"'
-        paper = f'<rect {size} fill="#fff" stroke="none"/>'
-        # Several documents may share a page, and the names of masks are the page's.
-        name = f"erased-{zlib.crc32(self.to_json().encode()):08x}"
-        layers = ""
-        for index, stroke in enumerate(self.strokes):
-            path = _svg_path(stroke)
-            if stroke.erase:
-                mask = f'<mask id="{name}-{index}" maskUnits="userSpaceOnUse" {size}>{paper}{path}</mask>'
-                layers = f'{mask}<g mask="url(#{name}-{index})">{layers}</g>'
-            else:
-                layers += path
+        paths = ""
+        for stroke in self.strokes:
+            colour = "#fff" if stroke.erase else "#000"
+            points = [f"{x:.7g} {y:.7g}" for x, y in [*stroke.points[:1], *stroke.points]]
+            lines = [("L".join(points), 2 * stroke.radius)]
+            if stroke.pressure is not None:
+                lines = zip(map("L".join, pairwise(points)), stroke.segments()[:, :, 2].sum(axis=1), strict=True)
+            paths += "".join(f'<path d="M{line}" stroke="{colour}" stroke-width="{w:.7g}"/>' for line, w in lines)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {self.width} {self.height}">'
-            f'{paper}<g fill="none" stroke="#000" stroke-linecap="round" stroke-linejoin="round">{layers}</g></svg>'
+            f'<rect {size} fill="#fff"/>'
+            f'<g fill="none" stroke-linecap="round" stroke-linejoin="round">{paths}</g></svg>'
         )
-
-    def fitted(self, side: int, radius: float) -> "Drawing":
-        """The same lines drawn again by a pen of `radius` px, so large that the longest side of the ink is `side` px.
-
-        The pad fits closely, erasing strokes are drawn with that pen too, and pressure is left out. Raises DrawingError
-        for a pen that leaves no room, and without strokes.
-        """
-        if not self.strokes or side <= 2 * radius:
-            raise DrawingError(f"{len(self.strokes)} strokes of {radius} px cannot be fitted into {side} px")
-        points = np.concatenate([stroke.points for stroke in self.strokes])
-        corner = points.min(axis=0)
-        scale = (side - 2 * radius) / max(np.ptp(points, axis=0).max(), 1e-6)
-        strokes = [Stroke((s.points - corner) * scale + radius + 1, radius, s.erase) for s in self.strokes]
-        return replace(self, width=side + 2, height=side + 2, strokes=strokes)
 
     def to_json(self) -> str:
         """One line of JSON: label, writer, time, size; per stroke its points as a list of [x, y], radius and erase.
@@ -194,44 +187,28 @@ class Drawing:
 def read_drawings(path: str | Path | None = None, last: int | None = None) -> list[Drawing]:
     """Read a file of drawings, one JSON object per line; `drawings.jsonl` in the home folder by default.
 
-    last: read this many lines from the end of the file, and no more of it than they need; None reads them all.
+    last: read so many lines from the end of the file, None: all. Lines may end in any way; blank ones do not count.
     Broken lines are left out, and one warning for the file gives their numbers and what is wrong with them. Raises
     DrawingError for a file that cannot be read.
     """
     path = _drawings_path(path)
     try:
-        with path.open("rb") as file:
-            lines = _last_lines(file, last) if last is not None else _lines(file.read())
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise DrawingError(f"cannot read drawings from {path}: {error}") from error
+    lines = [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
+    lines = lines if last is None else lines[max(0, len(lines) - last) :]
     drawings, broken = [], []
     for number, line in lines:
         try:
             drawings.append(Drawing.from_json(line.decode()))
         except (DrawingError, UnicodeDecodeError) as error:
-            broken.append(f"line {number}: {error}" if number > 0 else f"line {-number} from the end: {error}")
+            broken.append(f"line {number}: {error}")
     if broken:
         listed = "\n".join(broken[:LISTED]) + ("\n…" if len(broken) > LISTED else "")
         summary = f"{len(broken)} of {len(lines)} lines are broken and were left out; fix or delete them"
         warnings.warn(f"{path}: {summary}:\n{listed}", stacklevel=2)
     return drawings
-
-
-def _lines(content: bytes) -> list[tuple[int, bytes]]:
-    """The lines that are not blank, whatever ends them, and their numbers from 1."""
-    lines = enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1)
-    return [(number, line) for number, line in lines if line.strip()]
-
-
-def _last_lines(file: BinaryIO, count: int) -> list[tuple[int, bytes]]:
-    """The last `count` lines that are not blank, and their numbers from the end: …, -2, -1."""
-    start = size = file.seek(0, os.SEEK_END)
-    lines = []
-    while len(lines) <= count and start > 0:  # one more than wanted: the first may be the end of a line
-        start = max(0, size - 2 * (size - start) - TAIL)
-        file.seek(start)
-        lines = _lines(file.read())
-    return [(number - len(lines), line) for number, (_, line) in enumerate(lines)][max(0, len(lines) - count) :]
 
 
 def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:
@@ -246,32 +223,6 @@ def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:
 
 def _drawings_path(path: str | Path | None) -> Path:
     return Path(path) if path else home_folder() / "drawings.jsonl"
-
-
-def as_points(points) -> np.ndarray:
-    """A new float32 array (n, 2) of `points`, n ≥ 0. Raises DrawingError for another shape, NaN or infinity."""
-    array = _numbers(points, "points")
-    if array.shape == (0,):
-        return array.reshape(0, 2)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise DrawingError(f"points have to be an array of shape (n, 2), not {array.shape}")
-    return array
-
-
-def as_pressure(pressure, count: int) -> np.ndarray:
-    """A new float32 array (count,) in [LEAST_PRESSURE, 1]. Raises DrawingError for another length, NaN or infinity."""
-    array = _numbers(pressure, "pressure")
-    if array.shape != (count,):
-        raise DrawingError(f"pressure has to be {count} numbers, one per point, not {array.shape}")
-    return array.clip(LEAST_PRESSURE, 1)
-
-
-def as_radius(radius) -> float:
-    """The pen's radius, px. Raises DrawingError unless it is a finite number > 0."""
-    array = _numbers(radius, "radius", float)
-    if array.shape != () or array <= 0:
-        raise DrawingError(f"the radius of a pen is a number of pixels > 0, not {repr(radius)[:40]}")
-    return array.item()
 
 
 def _numbers(values, name: str, dtype: type = np.float32) -> np.ndarray:
@@ -289,19 +240,6 @@ def _numbers(values, name: str, dtype: type = np.float32) -> np.ndarray:
 def _shortest(values: np.ndarray) -> list:
     """Numbers for JSON: the shortest decimals that give the same float32 back."""
     return values.astype(str).astype(float).tolist()
-
-
-def _svg_path(stroke: Stroke) -> str:
-    """One path, with pressure one per segment, as wide as its two ends on average."""
-    points = [f"{x:.7g} {y:.7g}" for x, y in [*stroke.points[:1], *stroke.points]]
-    if stroke.pressure is None:
-        return f'<path d="M{"L".join(points)}" stroke-width="{2 * stroke.radius:.7g}"/>'
-    radii = stroke.pressure * np.float32(stroke.radius)
-    widths = np.concatenate([2 * radii[:1], radii[:-1] + radii[1:]])
-    return "".join(
-        f'<path d="M{start}L{end}" stroke-width="{width:.7g}"/>'
-        for start, end, width in zip(points, points[1:], widths, strict=False)
-    )
 
 
 def _draw(raster: np.ndarray, stroke: Stroke) -> None:
@@ -355,28 +293,18 @@ def _coverage(corners: np.ndarray, starts: np.ndarray, deltas: np.ndarray, rows:
 def _segments(stroke: Stroke, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Starts and ends of the segments that can leave ink on the page, float64 (m, 3): x, y and radius.
 
-    They are cut at the edges of the page, widened by the pen, and long ones are divided: that keeps the windows small
-    in which distances are computed.
+    Long ones are divided: that keeps the windows small in which distances are computed.
     """
-    radius = stroke.radius if stroke.pressure is None else stroke.pressure * np.float32(stroke.radius)
-    points = np.empty((len(stroke.points) + 1, 3))
-    points[1:, :2], points[1:, 2] = stroke.points, radius
-    points[0] = points[1]  # the dot that a pen leaves before it moves
-    starts, deltas = points[:-1], np.diff(points, axis=0)
-
-    # Liang–Barsky clipping.
-    low, high = -stroke.radius - 1, np.array([width, height]) + stroke.radius + 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        crossings = (low - starts[:, :2]) / deltas[:, :2], (high - starts[:, :2]) / deltas[:, :2]
-    enter = np.fmin(*crossings).max(axis=1).clip(min=0)
-    leave = np.fmax(*crossings).min(axis=1).clip(max=1)
-    seen = enter <= leave
-    enter, leave = enter[seen, None], leave[seen, None]
-    starts, deltas = starts[seen] + enter * deltas[seen], (leave - enter) * deltas[seen]
-
+    starts, ends = stroke.segments().swapaxes(0, 1)
+    deltas = ends - starts
     counts = np.ceil(np.hypot(*deltas[:, :2].T) / (2 * stroke.radius + 8)).clip(min=1).astype(np.intp)
     segment = np.repeat(np.arange(len(starts)), counts)
     index = np.arange(len(segment)) - np.repeat(np.cumsum(counts) - counts, counts)
     deltas = (deltas / counts[:, None])[segment]
     starts = starts[segment] + index[:, None] * deltas
-    return starts, starts + deltas
+    ends = starts + deltas
+    reach = stroke.radius + 1
+    before = np.maximum(starts, ends)[:, :2] < -reach
+    beyond = np.minimum(starts, ends)[:, :2] > np.array([width, height]) + reach
+    seen = ~(before | beyond).any(axis=1)
+    return starts[seen], ends[seen]

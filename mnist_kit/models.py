@@ -23,10 +23,10 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv_block = nn.Sequential(
-            *_convolution(1, 32),
-            *_convolution(32, 64),
+            *_block(1, 32, bias=True),
+            *_block(32, 64, bias=True),
             nn.MaxPool2d(2),
-            *_convolution(64, 128),
+            *_block(64, 128, bias=True),
             nn.MaxPool2d(2),
         )
         self.linear_block = nn.Sequential(
@@ -41,14 +41,6 @@ class Net(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)  # convolutions and poolings are faster so
         features = self.conv_block(images)  # (batch, 128, 7, 7)
         return self.linear_block(features.flatten(1))  # (batch, 10)
-
-
-def _convolution(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    return (
-        nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
 
 
 class ReadingNet(nn.Module):
@@ -75,9 +67,9 @@ class ReadingNet(nn.Module):
         return self.head(self.features(images).flatten(1))
 
 
-def _block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> tuple[nn.Module, ...]:
+def _block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> tuple:
     return (
-        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False),
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=bias),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
     )
@@ -92,26 +84,7 @@ def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
     )
 
 
-class DigitOrNot(nn.Module):
-    """Whether a picture shows a digit at all: three convolutions with stride 2, one dense layer; 25,714 parameters."""
-
-    def __init__(self):
-        super().__init__()
-        layers = []
-        for channels_in, channels_out, kernel in [(1, 16, 5), (16, 32, 3), (32, 64, 3)]:
-            layers += [
-                nn.Conv2d(channels_in, channels_out, kernel, stride=2, padding=kernel // 2, bias=False),
-                nn.BatchNorm2d(channels_out),
-                nn.ReLU(inplace=True),
-            ]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 4 * 4, 2))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 (batch, 2), for "no digit" and "digit", of `images`, float32 (batch, 1, 28, 28) in [0, 1]."""
-        return self.layers(images)
-
-
-MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet, "DigitOrNot": DigitOrNot}
+MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet}
 
 
 def make_model(name: str = "Net", **settings) -> nn.Module:
@@ -133,11 +106,11 @@ def describe(model: nn.Module) -> tuple[str, dict]:
     The settings are the constructor's arguments, as far as the model keeps them under the same names.
     """
     model = unwrapped(model)
-    name = next((key for key, kind in MODELS.items() if kind is type(model)), type(model).__name__)
-    if name not in MODELS:
-        return name, {}
-    parameters = inspect.signature(type(model)).parameters
-    return name, {key: getattr(model, key) for key in parameters if hasattr(model, key)}
+    for name, kind in MODELS.items():
+        if kind is type(model):
+            settings = inspect.signature(kind).parameters
+            return name, {key: getattr(model, key) for key in settings if hasattr(model, key)}
+    return type(model).__name__, {}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

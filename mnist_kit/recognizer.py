@@ -96,15 +96,15 @@ class Recognizer:
 
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
-        if not isinstance(picture, Drawing):
+        margin = 0
+        if isinstance(picture, Drawing):
+            raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
+            margin = round(picture.widest_pen)
+        else:
             raster = as_raster(picture)
-            if not raster.any():
-                raise EmptyDrawing("there is nothing in the picture that looks like a digit: it has no ink")
-            return self.predict_rasters([raster])[0]
-        raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
         if not raster.any():
-            raise EmptyDrawing("nothing is drawn yet: there is no ink in the drawing")
-        return self.predict_rasters([raster], margin=round(picture.widest_pen))[0]
+            raise EmptyDrawing("there is no ink to recognise")
+        return self.predict_rasters([raster], margin)[0]
 
     def predict_rasters(self, rasters: Sequence[np.ndarray], margin: int = 0) -> list[Prediction]:
         """Recognise one digit in each of `rasters`, uint8 (H, W), white ink on black, together.
@@ -115,14 +115,13 @@ class Recognizer:
         if not rasters:
             return []
         images = torch.stack([self._frame(raster, margin) for raster in rasters])
-        shares = self._shares(images)  # (N, 10) or (N, 11)
-        if shares.shape[1] > DIGITS:
-            likeness = 1 - shares[:, DIGITS]
-        else:
+        shares = doubt = self._shares(images)  # (N, 10) or (N, 11)
+        if shares.shape[1] == DIGITS:  # a network that was only ever shown digits is often sure of what is none
             mnist = self.framing == "mnist"
-            likeness = _likeness(images if mnist else torch.stack([frame_as_mnist(raster) for raster in rasters]))
-        answers = zip(_of_digits(shares), images, likeness, strict=True)
-        return [Prediction(int(p.argmax()), p, image, float(like), self.threshold) for p, image, like in answers]
+            doubt = _reader()._shares(images if mnist else torch.stack([frame_as_mnist(raster) for raster in rasters]))
+        likeness = 1 - doubt[:, DIGITS:].sum(axis=1)
+        answers = zip(_of_digits(shares), images, likeness.tolist(), strict=True)
+        return [Prediction(int(p.argmax()), p, image, like, self.threshold) for p, image, like in answers]
 
     def predict_images(self, images: Tensor | np.ndarray) -> np.ndarray:
         """Probabilities, float32 (N, 10), of images framed already: (N, 1, 28, 28), uint8 or float in [0, 1].
@@ -137,11 +136,8 @@ class Recognizer:
         if hasattr(self.model, "predict_proba"):
             return _checked_answers(self.model.predict_proba(images.reshape(-1, SIDE * SIDE).numpy()), len(images))
         if not isinstance(self.model, nn.Module):
-            try:
-                answers = [_checked_answers(self.model(image), 1) for image in images]
-            except SystemExit as error:  # it would end the thread in which JupyterLab hears the browser
-                raise RecognizerError("the recognizer called sys.exit() instead of answering") from error
-            return np.concatenate(answers) if answers else np.empty((0, DIGITS), np.float32)
+            answers = [_checked_answers(self.model(image), 1) for image in images]
+            return np.concatenate(answers or [np.empty((0, DIGITS), np.float32)])
         parameter = next((p for p in self.model.parameters() if p.is_floating_point()), images)
         # Another thread may be training the model, or start to: a copy answers.
         if self._private and not self.model.training:
@@ -154,37 +150,24 @@ class Recognizer:
             return _checked_answers(torch.cat([batch.softmax(dim=-1) for batch in batches]), len(images))
 
     def _frame(self, raster: np.ndarray, margin: int) -> Tensor:
-        if self.framing == "mnist":
-            return frame_as_mnist(raster)
         if self.framing == "paper":
             return frame_as_paper(raster, margin)
-        image = self.framing(raster)
+        image = (self.framing if callable(self.framing) else FRAMINGS[self.framing])(raster)
         if not isinstance(image, Tensor | np.ndarray):
             raise ImageError(f"a framing returns an image, float32 (1, {SIDE}, {SIDE}), not {image!r:.80}")
         return _checked_images(image[None])[0]
 
 
-def _likeness(images: Tensor) -> np.ndarray:
-    """How much each image looks like a digit at all, float32 (N,) in [0, 1]: below one half it rather is none.
-
-    images: float32 (N, 1, 28, 28) in [0, 1], framed as MNIST frames. A network that was only ever shown digits is often
-    sure of what is none; this one was shown scribbles, letters, shapes and several digits in one as well.
-    """
-    with torch.inference_mode():
-        return _digit_or_not()(images).softmax(dim=1)[:, 1].numpy()
-
-
 @cache
-def _digit_or_not() -> nn.Module:
-    return load_weights("digit-or-not")
+def _reader() -> Recognizer:
+    """The network that knows "no digit": it is asked where another one does not."""
+    return Recognizer.load()
 
 
 def _checked_images(images) -> Tensor:
     """Images as float32 (N, 1, 28, 28) on the CPU. Raises ImageError."""
     try:
         images = torch.as_tensor(images).detach()
-        if images.is_quantized:
-            images = images.dequantize()
         scale = 255 if images.dtype == torch.uint8 else 1
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TypeError(f"their type is {images.dtype}")
@@ -210,12 +193,10 @@ def _checked_answers(answers, count: int) -> np.ndarray:
         answers = answers[None]
     if answers.shape not in [(count, DIGITS), (count, DIGITS + 1)]:
         raise RecognizerError(f"the recognizer has to answer with ten probabilities, not with shape {answers.shape}")
-    if not np.isfinite(answers).all() or answers.min(initial=0) < 0:
-        raise RecognizerError(f"the recognizer's probabilities are not all numbers ≥ 0: {answers}")
-    sums = answers.sum(axis=1)
-    if np.abs(sums - 1).max(initial=0) > 1e-3:
+    if not (np.abs(answers.sum(axis=1) - 1) <= 1e-3).all() or answers.min(initial=0) < 0:  # NaN is neither
         raise RecognizerError(
-            f"the recognizer's probabilities sum to {sums.max():.4g}, not to 1; are they logits before a softmax?"
+            "the recognizer's answer is not ten probabilities, each ≥ 0 and their sum 1; "
+            f"are they logits before a softmax? {answers}"
         )
     return answers
 

@@ -4,53 +4,7 @@ from torch import nn
 
 from mnist_kit import paper
 from mnist_kit.errors import ModelError
-from mnist_kit.models import Net, ReadingNet, make_model, summary
-
-# Listing 2.1 of the paper, for a batch of 16.
-PAPER_TABLE = [
-    ("Conv2d-1", [16, 32, 28, 28], 320),
-    ("BatchNorm2d-2", [16, 32, 28, 28], 64),
-    ("ReLU-3", [16, 32, 28, 28], 0),
-    ("Conv2d-4", [16, 64, 28, 28], 18_496),
-    ("BatchNorm2d-5", [16, 64, 28, 28], 128),
-    ("ReLU-6", [16, 64, 28, 28], 0),
-    ("MaxPool2d-7", [16, 64, 14, 14], 0),
-    ("Conv2d-8", [16, 128, 14, 14], 73_856),
-    ("BatchNorm2d-9", [16, 128, 14, 14], 256),
-    ("ReLU-10", [16, 128, 14, 14], 0),
-    ("MaxPool2d-11", [16, 128, 7, 7], 0),
-    ("Dropout-12", [16, 6272], 0),
-    ("Linear-13", [16, 128], 802_944),
-    ("BatchNorm1d-14", [16, 128], 256),
-    ("ReLU-15", [16, 128], 0),
-    ("Dropout-16", [16, 128], 0),
-    ("Linear-17", [16, 64], 8_256),
-    ("BatchNorm1d-18", [16, 64], 128),
-    ("ReLU-19", [16, 64], 0),
-    ("Dropout-20", [16, 64], 0),
-    ("Linear-21", [16, 10], 650),
-]
-
-
-def test_every_row_of_the_papers_table():
-    layers = summary(Net(), batch_size=16).layers
-    assert list(layers.itertuples(index=False, name=None)) == PAPER_TABLE
-
-
-def test_the_papers_totals():
-    assert summary(Net(), batch_size=16).totals().to_dict() == {
-        "parameters": paper.PARAMETERS,
-        "trainable": paper.PARAMETERS,
-        "not trainable": 0,
-        "input (MB)": 0.05,
-        "forward/backward (MB)": 39.91,
-        "parameters (MB)": 3.45,
-        "total (MB)": 43.41,
-    }
-
-
-def test_the_count_agrees_with_pytorchs():
-    assert sum(parameter.numel() for parameter in Net().parameters()) == paper.PARAMETERS == 905_354
+from mnist_kit.models import Net, describe, make_model, summary
 
 
 def test_frozen_parameters_are_counted_as_such():
@@ -87,15 +41,16 @@ def test_images_in_a_batch_do_not_see_each_other():
     torch.testing.assert_close(model(images)[2:3], model(images[2:3]), rtol=1e-4, atol=1e-5)
 
 
-def test_models_by_name():
-    assert type(make_model("Net")) is Net
+@pytest.mark.parametrize(("name", "classes"), [("Net", 10), ("ReadingNet", 11)])
+def test_models_by_name_are_as_large_as_they_say(name, classes):
+    model = make_model(name).eval()
+    assert describe(model)[0] == name
+    assert model(torch.rand(3, 1, 28, 28)).shape == (3, classes)
+    assert f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters" in type(model).__doc__
+
+
+def test_models_that_cannot_be_made():
     with pytest.raises(ModelError, match=r"'Nett'.*Net"):
         make_model("Nett")
-
-
-def test_reading_net_knows_eleven_things_and_is_as_large_as_it_says():
-    model = ReadingNet().eval()
-    assert model(torch.rand(3, 1, 28, 28)).shape == (3, 11)
-    assert "379,147 parameters" in ReadingNet.__doc__
-    assert sum(parameter.numel() for parameter in model.parameters()) == 379_147
-    assert type(make_model("ReadingNet")) is ReadingNet
+    with pytest.raises(ModelError, match="width"):
+        make_model("Net", width=3)

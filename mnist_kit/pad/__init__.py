@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 
 import ipywidgets as widgets
+import numpy as np
 from PIL import Image
 from torch import nn
 
@@ -26,7 +27,6 @@ from mnist_kit.framing import FRAMINGS, red_rectangle
 from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
 from mnist_kit.pad.canvas import Page, hear_at_once, one_at_a_time
 from mnist_kit.pad.controls import Controls, row
-from mnist_kit.pad.ink import quick_rectangle
 from mnist_kit.pad.pictures import answer_panel, answer_text, figure, picture_in_use
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.segmentation import ReadDigit, as_text, split
@@ -43,7 +43,6 @@ class DigitPad(Page):
     recognizer: a `Recognizer`, or what makes one: a network (logits), anything with `predict_proba`, or a function from
     an image, float32 (1, 28, 28) in [0, 1], to ten probabilities. None makes the pad a plain drawing tool.
     auto: recognise by itself whenever the pen rests; else when asked to.
-    pressure: a pen that feels it draws a thinner line when pressed lightly; "mnist" framing does not see it.
     `digits` is the answer to what is drawn now, from left to right: several for a number, none as long as there is no
     answer. `answers` has those given before: the drawing and the number as text.
     """
@@ -54,7 +53,6 @@ class DigitPad(Page):
         width: int = 800,
         height: int = 600,
         auto: bool = True,
-        pressure: bool = True,
     ):
         known = recognizer is None or isinstance(recognizer, Recognizer)
         self.recognizer = recognizer if known else Recognizer(recognizer)
@@ -65,7 +63,7 @@ class DigitPad(Page):
         self._callbacks: list[Callable[[Prediction], None]] = []
         self._slow: bool | None = None  # whether the recognizer is; None: not known yet
         self._untaught: nn.Module | None = None  # the network before it was fine-tuned here
-        super().__init__(width, height, pressure)
+        super().__init__(width, height)
         self._controls = controls = Controls(self._layer, auto)
         self._teaching = self._button("teach", "fine-tune the network on the kept drawings", self._teach)
         keeping = row(
@@ -78,10 +76,12 @@ class DigitPad(Page):
             self._button("SVG", "save the drawing as lines", lambda: f"saved as {self.export(_unused('svg'))}"),
             *([self._teaching] if self.recognizer else []),
         )
-        controls.auto.observe(self.shown(self._switch_auto), "value")
+        asked = self.shown(lambda change: change["new"] and self._strokes and self.recognise())
+        controls.auto.observe(asked, "value")
         if getattr(self.recognizer, "framing", None) in FRAMINGS:
             controls.framing.value = self.recognizer.framing
-            controls.framing.observe(self.shown(self._switch_framing), "value")
+            reframed = self.shown(lambda change: self._change_recognizer(framing=change["new"]))
+            controls.framing.observe(reframed, "value")
         else:  # a framing of the reader's own
             controls.framing.layout.display = "none"
         body = widgets.HBox([self._page, *([controls.asking] if self.recognizer else [])]).add_class("mnist-body")
@@ -111,7 +111,7 @@ class DigitPad(Page):
         An answer that stood there goes into the history.
         """
         if self._standing:
-            number = as_text(self._standing)
+            number, self._standing = as_text(self._standing), []
             self.answers.append((self.drawing, number))
             self._thumbnails = [figure(self.image, number), *self._thumbnails][:REMEMBERED]
             figures = "".join(self._thumbnails)
@@ -236,7 +236,7 @@ class DigitPad(Page):
         """The answer that stands, its red rectangles, and one of the ink that it does not know yet."""
         boxes = [digit.box for digit in self._standing]
         if not boxes or (self._pen and not self.digits):
-            new = quick_rectangle(replace(self._blank, strokes=self._strokes[-1:] if boxes else self._strokes))
+            new = red_rectangle(replace(self._blank, strokes=self._strokes[-1:] if boxes else self._strokes))
             boxes += [new] if new else []
         with self._layer.hold_sync():  # in one message
             self._layer.answer, self._layer.boxes = answer_text(as_text(self._standing)), boxes
@@ -256,13 +256,6 @@ class DigitPad(Page):
         button = hear_at_once(widgets.Button(description=name, tooltip=tooltip))
         button.on_click(self.shown(lambda _button: self._say(act() or "")))
         return button
-
-    def _switch_auto(self, _change) -> None:
-        if self._controls.auto.value and not self.digits:
-            self._changed(True)
-
-    def _switch_framing(self, _change) -> None:
-        self._change_recognizer(framing=self._controls.framing.value)
 
     @one_at_a_time
     def _change_recognizer(self, **changes) -> None:
@@ -285,9 +278,8 @@ class DigitPad(Page):
     def _teach(self) -> str:
         """Fine-tune the network on the kept drawings, while the page can be drawn on; pressed again, take it back."""
         if self._untaught is not None:
-            model, self._untaught = self._untaught, None
-            self._teaching.description = "teach"
-            self._change_recognizer(model=model)
+            self._change_recognizer(model=self._untaught)
+            self._untaught, self._teaching.description = None, "teach"
             return "the network is again what it was before it was taught"
         self._teaching.disabled, self._teaching.description = True, "learning…"
         self._learning = asyncio.ensure_future(self._learn())  # kept: the loop does not keep it
@@ -314,7 +306,8 @@ class DigitPad(Page):
         if drawing is None:
             raise DrawingError("no drawing was kept yet")
         scale = min(1, self._layer.width / drawing.width, self._layer.height / drawing.height)
-        return replace(drawing, strokes=[s.scaled(scale) for s in drawing.strokes]) if scale < 1 else drawing
+        strokes = [replace(s, points=s.points * np.float32(scale), radius=s.radius * scale) for s in drawing.strokes]
+        return replace(drawing, strokes=strokes)
 
     def _list_kept(self) -> None:
         with warnings.catch_warnings(record=True, action="always") as complaints:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, wraps
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 
 import anywidget
@@ -22,16 +22,13 @@ from ipycanvas import Canvas
 from ipycanvas.canvas import _CanvasManager
 
 from mnist_kit.errors import DrawingError
-from mnist_kit.ink import MAX_SIDE, Drawing, Stroke, as_points, as_radius
-from mnist_kit.pad.ink import lengthened, part
+from mnist_kit.ink import Drawing, Stroke
 
 INK = "#0099ff"  # as in pad.js
 LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
 MOST_RATIO = 3  # pixels of the canvas per pixel of the page, as finely as a screen shows them
 DOT = np.float32([0.01, 0])  # px; a line of no length at all would leave no dot
 REPLAY_STEP, REPLAY_POINTS = 0.016, 2  # s, and points that a replayed pen passes in it: about as fast as a hand
-Pen = tuple[str | None, int]  # who draws, a browser or (None) Python, and the number that a browser gave the stroke
-PYTHON = (None, 0)
 
 
 def one_at_a_time(method: Callable) -> Callable:
@@ -67,7 +64,6 @@ class PenLayer(anywidget.AnyWidget):
     paper = traitlets.Instance(Canvas).tag(sync=True, **widgets.widget_serialization)
     radius = traitlets.Int(RADIUS, min=LEAST_RADIUS, max=MOST_RADIUS).tag(sync=True)
     tool = traitlets.Int(0).tag(sync=True)  # 0 draws, 1 erases
-    pressure = traitlets.Bool(True).tag(sync=True)  # whether a pen that is pressed lightly draws a thinner line
     answer = traitlets.Unicode().tag(sync=True)
     boxes = traitlets.List().tag(sync=True)  # red rectangles: (left, top, right, bottom) in px
     empty = traitlets.Bool(True).tag(sync=True)
@@ -80,17 +76,17 @@ class Page(widgets.VBox):
     stroke is being drawn, and `_fail(error)` for a browser's message that makes no sense.
     """
 
-    def __init__(self, width: int, height: int, pressure: bool):
+    def __init__(self, width: int, height: int):
         self.lock = threading.RLock()
         self._blank = Drawing(width, height)
         self._states: list[tuple[Stroke, ...]] = [()]  # the strokes at each time that can be gone back or forward to
         self._now = 0  # the state that is on the page
-        self._pen: Pen | None = None  # whose stroke grows
+        self._pen: tuple[str, int] | None = None  # the browser whose stroke grows, and its number there
         self._heard: dict[str, int] = {}  # the last stroke or command that came from each browser
         # A manager of its own: one canvas of the reader's that fails must not take the pad with it.
         self._paper = hear_at_once(Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True)))
         self._paper.on_client_ready(self._redraw)
-        self._layer = hear_at_once(PenLayer(width=width, height=height, paper=self._paper, pressure=pressure))
+        self._layer = hear_at_once(PenLayer(width=width, height=height, paper=self._paper))
         self._layer.on_msg(lambda _layer, message, _buffers: self.shown(self._obey)(message))
         self._layers = widgets.Box([self._paper]).add_class("mnist-layers")
         fits = f"min({width}px, max(240px, 100vh - 290px) * {width / height:.4f})"  # never taller than the window
@@ -115,40 +111,6 @@ class Page(widgets.VBox):
     def _strokes(self) -> tuple[Stroke, ...]:
         return self._states[self._now]  # each change makes a new tuple
 
-    @property
-    def radius(self) -> int:
-        """The radius of the brush, 1–50 px."""
-        return self._layer.radius
-
-    def pen_down(self, x: float, y: float, erase: bool = False) -> None:
-        """Begin a stroke with a dot. x, y: pixels of the page. Raises DrawingError for NaN or infinity."""
-        self._begin(Stroke([[x, y]], self.radius, erase), PYTHON)
-
-    @one_at_a_time
-    def pen_move(self, points, pressure=None) -> None:
-        """Continue the stroke through `points`, (n, 2) in pixels. Raises DrawingError for NaN, or without a stroke.
-
-        pressure: (n,) for a stroke that began with one, None for as much as before.
-        """
-        if self._pen is None:
-            raise DrawingError("there is no stroke to continue; call pen_down first")
-        *others, last = self._strokes
-        longer = lengthened(last, points, pressure)
-        self._states[self._now] = (*others, longer)
-        if self._pen == PYTHON:
-            self._show_strokes([part(longer, slice(len(last.points) - 1, None))])
-        self._changed(False)
-
-    @one_at_a_time
-    def pen_up(self) -> None:
-        """End the stroke."""
-        pen, self._pen = self._pen, None
-        if pen is None:
-            return
-        if pen != PYTHON:  # its own browser has the stroke; the others get it now
-            self._show_strokes(self._strokes[-1:])
-        self._changed(True)
-
     def undo(self) -> None:
         """Take the last stroke, or the last clearing, back."""
         self._go(-1)
@@ -171,30 +133,33 @@ class Page(widgets.VBox):
 
     async def replay(self, drawing: Drawing) -> None:
         """Draw `drawing` in place of what is there, as if by hand, until somebody else draws or undoes something."""
-        self.clear()
-        for stroke in drawing.strokes:
-            self._begin(part(stroke, slice(1)), PYTHON)
-            for first in range(1, len(stroke.points), REPLAY_POINTS):
-                before = self._strokes
-                await asyncio.sleep(REPLAY_STEP)
-                if self._pen is None or self._strokes is not before:
+        self.draw(replace(drawing, strokes=[stroke.first(1) for stroke in drawing.strokes[:1]]))
+        shown = self._strokes
+        for number, stroke in enumerate(drawing.strokes):
+            for count in range(1, len(stroke.points) + REPLAY_POINTS, REPLAY_POINTS):
+                longer = (*drawing.strokes[:number], stroke.first(count))
+                if not self._grow(shown, longer):
                     return
-                passed = part(stroke, slice(first, first + REPLAY_POINTS))
-                self.pen_move(passed.points, passed.pressure)
-            self.pen_up()
+                self._redraw()
+                shown = longer
+                await asyncio.sleep(REPLAY_STEP)
 
     @one_at_a_time
-    def _begin(self, stroke: Stroke, pen: Pen) -> None:
-        """Begin `stroke`, which ends that of another pen."""
-        ended = self._pen
-        self.pen_up()
-        self._states[self._now + 1 :] = [(*self._strokes, stroke)]
-        self._now, self._pen = self._now + 1, pen
-        if ended not in (None, PYTHON):  # its browser may have drawn more of it than was heard
-            self._redraw()
-        elif pen == PYTHON:
-            self._show_strokes([stroke])
-        self._changed(False)
+    def _grow(self, before: tuple[Stroke, ...], strokes: tuple[Stroke, ...]) -> bool:
+        """Put `strokes`, of which the last one is longer, in place of `before`, unless something else has been done."""
+        grows = self._strokes is before
+        if grows:
+            self._states[self._now] = strokes
+            self._changed(False)
+        return grows
+
+    @one_at_a_time
+    def _end_stroke(self) -> None:
+        """The pen goes up: the stroke's own browser has it, the others get it now."""
+        if self._pen:
+            self._pen = None
+            self._show_strokes(self._strokes[-1:])
+            self._changed(True)
 
     @one_at_a_time
     def _go(self, steps: int) -> None:
@@ -228,11 +193,9 @@ class Page(widgets.VBox):
             if even:
                 canvas.stroke_line_segments([np.concatenate([s.points[:1] + DOT, s.points]) for s in run])
                 continue
-            for stroke in run:  # each segment as wide as its two ends on average
-                corners = [(*(stroke.points[0] + DOT), stroke.pressure[0]), *np.c_[stroke.points, stroke.pressure]]
-                for (x0, y0, share), (x, y, other) in pairwise(corners):
-                    canvas.line_width = radius * float(share + other)
-                    canvas.stroke_line(float(x0), float(y0), float(x), float(y))
+            for (x0, y0, r0), (x, y, r) in np.concatenate([s.segments() for s in run]).tolist():
+                canvas.line_width = r0 + r  # as wide as its two ends on average
+                canvas.stroke_line(x0 + 0.01, y0, x, y)
         manager.flush()
 
     # From the browsers
@@ -245,20 +208,23 @@ class Page(widgets.VBox):
                 finest = max(self._paper.width, round(width * min(max(1, ratio), MOST_RATIO)))  # of all screens
                 self._paper.width, self._paper.height = finest, round(finest * height / width)
                 self._redraw()
-            case {"kind": "down", "client": str(client), "stroke": int(number), "point": point, "radius": radius}:
-                radius = min(max(as_radius(radius), LEAST_RADIUS), MOST_RADIUS)
-                pressure = None if message.get("pressure") is None else [message["pressure"]]
-                stroke = Stroke(
-                    as_points([point]).clip(-MAX_SIDE, MAX_SIDE), radius, message.get("erase") is True, pressure
-                )
+            case {"kind": "down", "client": str(client), "stroke": int(number), "points": points, "radius": radius}:
+                stroke = Stroke(points, radius, message.get("erase") is True, message.get("pressure"))
                 self._heard[client] = number
-                self._begin(stroke, (client, number))
-            case {"kind": "move", "client": client, "stroke": number, "points": [_, *_] as points}:
+                interrupted = self._pen
+                self._end_stroke()
+                self._states[self._now + 1 :] = [(*self._strokes, stroke)]
+                self._now, self._pen = self._now + 1, (client, number)
+                if interrupted:  # its browser may have drawn more of it than was heard
+                    self._redraw()
+                self._changed(False)
+            case {"kind": "move", "client": client, "stroke": number, "points": points}:
                 if self._pen == (client, number):  # else it was undone while it was being drawn
-                    self.pen_move(as_points(points).clip(-MAX_SIDE, MAX_SIDE), message.get("pressure"))
+                    *others, last = self._strokes
+                    self._grow(self._strokes, (*others, last.longer(points, message.get("pressure"))))
             case {"kind": "up", "client": client, "stroke": number}:
                 if self._pen == (client, number):
-                    self.pen_up()
+                    self._end_stroke()
             case {"kind": "do", "command": "recognise"}:
                 self.recognise()
             case {"kind": "do", "command": "undo" | "redo" | "clear" as name, "client": str(by), "stroke": int(number)}:

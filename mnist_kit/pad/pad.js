@@ -38,28 +38,29 @@ class Sheet {
   /** pressure: share of the radius, null for a pen without; all moves of the stroke then have one, or none. */
   down(point, radius, erase, pressure) {
     const page = this.model.get("width"); // px, of the points
-    const pen = { id: ++this.lastId, page, radius, erase, points: [point], pressure: pressure && [pressure], sent: 1 };
+    const pen = { id: ++this.lastId, page, radius, erase, points: [point], pressure: pressure && [pressure], sent: 0 };
     this.pending.push((this.pen = pen));
     this.onCanvases((view) => trace(view, pen));
     this.tell();
-    this.send("down", { stroke: pen.id, point, radius, erase, pressure });
+    this.flush("down");
   }
 
   move(points, pressure) {
-    if (!this.pen) return;
-    const { pen } = this, first = pen.points.length;
+    const { pen } = this;
+    if (!pen) return;
+    const first = pen.points.length;
     pen.points.push(...points);
     pen.pressure?.push(...pressure);
     this.onCanvases((view) => trace(view, pen, first));
     this.timer ??= setTimeout(() => this.flush(), GATHER);
   }
 
-  flush() {
+  flush(kind = "move") {
     this.timer = clearTimeout(this.timer); // undefined
     const { pen } = this;
     if (!pen || pen.points.length === pen.sent) return;
     const points = pen.points.slice(pen.sent), pressure = pen.pressure?.slice(pen.sent);
-    this.send("move", { stroke: pen.id, points, pressure });
+    this.send(kind, { stroke: pen.id, radius: pen.radius, erase: pen.erase, points, pressure });
     pen.sent += points.length;
   }
 
@@ -172,9 +173,8 @@ class View {
     this.closing.abort();
   };
 
-  listen(target, events, handler, options) {
-    for (const event of events.split(" "))
-      target.addEventListener(event, handler, { ...options, signal: this.closing.signal });
+  listen(target, event, handler, options) {
+    target.addEventListener(event, handler, { ...options, signal: this.closing.signal });
   }
 
   listenToPen(div) {
@@ -188,7 +188,7 @@ class View {
       this.showBrush(event);
       const [point] = this.pointsOf([event]);
       // Pens without a sensor, like mice and fingers, say 0 or just one half.
-      const felt = model.get("pressure") && event.pointerType === "pen" && ![0, 0.5].includes(event.pressure);
+      const felt = event.pointerType === "pen" && ![0, 0.5].includes(event.pressure);
       sheet.down(point, model.get("radius"), event.button > 0 || model.get("tool") === 1, felt ? shareOf(event) : null);
     });
     this.listen(div, "pointermove", (event) => {
@@ -197,8 +197,8 @@ class View {
       const coalesced = event.getCoalescedEvents?.() ?? [], passed = coalesced.length ? coalesced : [event];
       sheet.move(this.pointsOf(passed), passed.map(shareOf));
     });
-    this.listen(div, "pointerup pointercancel lostpointercapture", (event) => {
-      if (event.pointerId !== this.pointer) return;
+    this.listen(div, "lostpointercapture", (event) => {
+      if (event.pointerId !== this.pointer) return; // a second finger's
       this.pointer = undefined;
       sheet.up();
     });

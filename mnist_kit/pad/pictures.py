@@ -7,8 +7,8 @@ import math
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from mnist_kit.framing import red_rectangle
 from mnist_kit.ink import Drawing
-from mnist_kit.pad.ink import quick_rectangle
 from mnist_kit.recognizer import Prediction
 from mnist_kit.segmentation import ReadDigit, as_text
 
@@ -28,7 +28,7 @@ def picture_in_use(drawing: Drawing, digits: list[ReadDigit], caption: str = "")
     red, green, blue, alpha = ImageColor.getcolor(INK, "RGBA")
     picture.paste((red, green, blue), (0, 0), drawing.to_image().point(lambda value: value * alpha // 255))
     pen = ImageDraw.Draw(picture)
-    for left, top, right, bottom in [digit.box for digit in digits] or filter(None, [quick_rectangle(drawing)]):
+    for left, top, right, bottom in [digit.box for digit in digits] or filter(None, [red_rectangle(drawing)]):
         pen.rectangle((left, top, right - 1, bottom - 1), outline=RED, width=2)
     pen.text((12, height - 28), caption, TEXT, ImageFont.load_default(16))
     if digits:

@@ -41,10 +41,8 @@ class PadOnScreen:
         return box["x"] + x * scale, box["y"] + y * scale
 
     def draw(self, points, button: str = "left") -> None:
-        box = self.sheet.bounding_box()
-        scale = box["width"] / 800
-        for number, (x, y) in enumerate(points):
-            self.page.mouse.move(box["x"] + x * scale, box["y"] + y * scale)
+        for number, point in enumerate(points):
+            self.page.mouse.move(*self.at(*point))
             if number == 0:
                 self.page.mouse.down(button=button)
         self.page.mouse.up(button=button)
@@ -71,37 +69,25 @@ class PadOnScreen:
     def expect_hint(self, text: str) -> None:
         expect(self.sheet.locator("span[role=status]")).to_have_text(text)
 
-    def expect_answer_of_some_kind(self) -> None:
-        expect(self.answer).not_to_have_text("")
-
     def expect_answer(self, text: str) -> None:
         expect(self.answer).to_have_text(f"predict: {text}")
 
 
+CELLS = "[...jupyterapp.shell.currentWidget.content.model.cells]"
+PAD_CELL = f"{CELLS}.findIndex(cell => cell.sharedModel.getSource().includes('DigitPad(recognizer)'))"
+
+
 def run_to_the_pad(page) -> None:
     """Run the notebook's cells up to the one that shows the pad."""
-    page.evaluate(
-        """() => {
-            const { content } = jupyterapp.shell.currentWidget;
-            const sources = [...content.model.cells].map(cell => cell.sharedModel.getSource());
-            content.activeCellIndex = sources.findIndex(source => source.includes("DigitPad(recognizer)")) + 1;
-            jupyterapp.commands.execute("notebook:run-all-above");
-        }"""
-    )
+    page.evaluate(f"() => {{ jupyterapp.shell.currentWidget.content.activeCellIndex = {PAD_CELL} + 1 }}")
+    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-above') }")
     page.locator(".mnist-page").first.wait_for()
 
 
 def scroll_to_the_pad(page) -> None:
     """In a page that was just opened: JupyterLab renders the cells in view only."""
     page.wait_for_function("() => globalThis.jupyterapp?.shell.currentWidget?.content?.model?.cells?.length > 5")
-    page.evaluate(
-        """() => {
-            const { content } = jupyterapp.shell.currentWidget;
-            const sources = [...content.model.cells].map(cell => cell.sharedModel.getSource());
-            content.activeCellIndex = sources.findIndex(source => source.includes("DigitPad(recognizer)"));
-            return content.scrollToItem(content.activeCellIndex, "start");
-        }"""
-    )
+    page.evaluate(f"() => jupyterapp.shell.currentWidget.content.scrollToItem({PAD_CELL}, 'start')")
 
 
 def run_cell(page, source: str) -> None:
@@ -147,7 +133,7 @@ def save(page) -> None:
 
 
 def cells(page) -> int:
-    return page.evaluate("() => jupyterapp.shell.currentWidget.content.model.cells.length")
+    return page.evaluate(f"() => {CELLS}.length")
 
 
 def photograph(page, name: str) -> None:
@@ -211,9 +197,7 @@ def test_strokes_arrive_as_they_were_drawn(pad):
     expect(pad.boxes).to_have_count(1)
     expect_in_kernel(pad.page, "[len(s.points) for s in pad.drawing.strokes]", [len(SEVEN)])
     (points,) = ask(pad.page, "[s.points.tolist() for s in pad.drawing.strokes]")
-    assert all(
-        abs(a - b) < 1 for point, drawn in zip(points, SEVEN, strict=True) for a, b in zip(point, drawn, strict=True)
-    )
+    assert points == [pytest.approx(point, abs=1) for point in SEVEN]
     photograph(pad.page, "light")
 
 
@@ -232,14 +216,7 @@ def test_a_click_leaves_a_dot_and_the_right_button_erases_it(pad):
     pad.draw([(80, 100), (120, 100)], button="right")
     pad.wait_for_ink(100, 100, inked=False)
     assert pad.page.locator(".lm-Menu").count() == 0
-    expect_in_kernel(
-        pad.page,
-        "[[s.erase for s in pad.drawing.strokes], int(pad.image.getpixel((100, 100)))]",
-        [
-            [False, True],
-            0,
-        ],
-    )
+    expect_in_kernel(pad.page, "[s.erase for s in pad.drawing.strokes]", [False, True])
 
 
 def test_a_release_outside_ends_the_stroke(pad):
@@ -273,7 +250,7 @@ def test_the_wheel_changes_the_brush_only_while_the_pad_has_the_focus(pad):
     page.wait_for_function(
         "before => document.querySelector('.mnist-page').getBoundingClientRect().y < before", arg=before
     )
-    expect_in_kernel(page, "pad.radius", 12)
+    expect_in_kernel(page, "pad._layer.radius", 12)
 
 
 def test_keys_of_the_pad(pad):
@@ -304,17 +281,11 @@ def test_keys_of_the_pad(pad):
 
 def test_a_pen_that_is_pressed_harder_draws_a_thicker_line(pad):
     pen = pad.page.context.new_cdp_session(pad.page)
-    box = pad.sheet.bounding_box()
-    scale = box["width"] / 800
 
     def press(kind, x, force):
-        place = {"x": box["x"] + x * scale, "y": box["y"] + 300 * scale}
-        pen.send(
-            "Input.dispatchMouseEvent",
-            {"type": kind, "button": "left", "buttons": 1, "clickCount": 1}
-            | place
-            | {"pointerType": "pen", "force": force},
-        )
+        place = dict(zip("xy", pad.at(x, 300), strict=True))
+        event = {"type": kind, "button": "left", "buttons": 1, "clickCount": 1, "pointerType": "pen", "force": force}
+        pen.send("Input.dispatchMouseEvent", event | place)
 
     press("mousePressed", 200, 0.1)
     for x in range(210, 610, 10):
@@ -331,7 +302,7 @@ def test_a_pen_that_is_pressed_harder_draws_a_thicker_line(pad):
 
 
 @pytest.mark.parametrize("where", ["a button", "the pad", "between the controls"])
-def test_d_twice_deletes_no_cell(pad, where):
+def test_keys_that_are_not_the_pad_s(pad, where):
     before = cells(pad.page)
     if where == "a button":
         pad.press("undo")
@@ -343,12 +314,8 @@ def test_d_twice_deletes_no_cell(pad, where):
         pad.page.keyboard.press(key)
     pad.page.wait_for_timeout(200)
     assert cells(pad.page) == before and pad.sheet.is_visible()
-
-
-def test_ctrl_s_still_saves(pad):
-    pad.draw([(100, 100)])
     pad.page.evaluate("() => { jupyterapp.shell.currentWidget.context.model.dirty = true }")
-    pad.page.keyboard.press("Control+s")
+    pad.page.keyboard.press("Control+s")  # still saves
     pad.page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
 
 
@@ -372,13 +339,7 @@ def test_buttons_and_errors(pad):
     pad.expect_answer("7")
 
 
-BUSY = {
-    "waiting": """
-import time
-while pad.number != "71":
-    time.sleep(0.05)
-""",
-    "training": """
+TRAINING = """
 import torch
 from mnist_kit import Net
 model, images = Net(), torch.rand(128, 1, 28, 28)
@@ -386,14 +347,12 @@ optimizer = torch.optim.Adam(model.parameters())
 while pad.number != "71":
     torch.nn.functional.cross_entropy(model(images), torch.arange(128) % 10).backward()
     optimizer.step()
-""",
-}
+"""
 
 
-@pytest.mark.parametrize("work", BUSY)
-def test_a_busy_kernel_loses_nothing_and_answers(pad, work):
+def test_a_kernel_that_trains_loses_nothing_and_answers(pad):
     """The cell runs until the pad has answered, however slow the machine is."""
-    run_cell(pad.page, BUSY[work].strip())
+    run_cell(pad.page, TRAINING.strip())
     pad.page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
     pad.sheet.scroll_into_view_if_needed()
     pad.draw(SEVEN)
@@ -460,7 +419,7 @@ def test_nothing_flickers_when_a_stroke_goes_from_the_pen_to_the_canvas(pad):
     for number in range(5):
         pad.draw([(200, 150 + 5 * number), (400, 150 + 5 * number)])
         pad.page.wait_for_timeout(150)
-    pad.expect_answer_of_some_kind()
+    expect_in_kernel(pad.page, "len(pad.drawing.strokes)", 5)
     frames = pad.page.evaluate("() => frames_")
     first = next(number for number, alpha in enumerate(frames) if alpha > 250)
     assert min(frames[first:]) > 250 and len(frames) - first > 20
@@ -475,17 +434,12 @@ def test_the_reader_draws_over_the_ink_and_a_canvas_of_theirs_may_fail(pad):
     own = pad.sheet.locator("canvas").nth(1)
     own.wait_for()
     pad.sheet.scroll_into_view_if_needed()
-    for _ in range(100):
-        pixel = own.evaluate("canvas => [...canvas.getContext('2d').getImageData(620, 420, 1, 1).data]")
-        if pixel[3]:
-            break
-        pad.page.wait_for_timeout(50)
-    assert pixel == [0, 128, 0, 255]
     pad.draw(SEVEN)
     pad.expect_answer("7")
     pad.press("clear")
     pad.wait_for_ink(300, 150, inked=False)
-    assert pixel == own.evaluate("canvas => [...canvas.getContext('2d').getImageData(620, 420, 1, 1).data]")
+    pixel = own.evaluate("canvas => [...canvas.getContext('2d').getImageData(620, 420, 1, 1).data]")
+    assert pixel == [0, 128, 0, 255]
 
 
 def test_two_pads_and_one_in_a_box(pad):
@@ -571,16 +525,10 @@ def test_another_browser_with_fine_pixels_a_finger_and_a_dark_theme(pad, lab, br
     page.wait_for_timeout(500)  # a touch goes where the page was a frame ago
     touch = context.new_cdp_session(page)
     scrolled = other.sheet.bounding_box()["y"]
-    for kind, y in [
-        ("touchStart", 150),
-        ("touchMove", 250),
-        ("touchMove", 350),
-        ("touchMove", 450),
-        ("touchEnd", None),
-    ]:
-        x, y = other.at(500, y or 0)
-        points = [] if kind == "touchEnd" else [{"x": x, "y": y}]
-        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    for kind, y in (("touchStart", 150), ("touchMove", 250), ("touchMove", 350), ("touchMove", 450)):
+        point = dict(zip("xy", other.at(500, y), strict=True))
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     assert other.inked(500, 300) and other.sheet.bounding_box()["y"] == scrolled
     other.expect_answer("71")
     pad.wait_for_ink(500, 300)  # the first browser sees it too
