@@ -390,21 +390,13 @@ def _cost(digit: _Piece, parts: list[_Piece], before: list[_Piece], prediction: 
 
 
 def _crosses(line: list[_Piece], n: int) -> bool:
-    """Whether the ink of a piece touches that of one of the others in its line."""
-    near = [piece for piece in line if piece.left <= line[n].right and line[n].left <= piece.right]
-    return any(_overlap(piece, line[n]) for piece in near if piece is not line[n])
+    """Whether some of the ink of a piece lies on that of the others in its line."""
+    others = [piece for piece in line if piece is not line[n]]
+    return bool(others) and _ink(line) < _ink(others) + _ink([line[n]])
 
 
-def _overlap(one: _Piece, other: _Piece) -> bool:
-    left, top = max(one.left, other.left), max(one.top, other.top)
-    right, bottom = min(one.right, other.right), min(one.bottom, other.bottom)
-    if left >= right or top >= bottom:
-        return False
-    inks = [
-        piece.raster[top - piece.top : bottom - piece.top, left - piece.left : right - piece.left] > FAINT
-        for piece in (one, other)
-    ]
-    return bool((inks[0] & inks[1]).any())
+def _ink(pieces: list[_Piece]) -> int:
+    return int((_join(pieces).raster > FAINT).sum())
 
 
 def _touch(left: list[_Piece], right: _Piece) -> bool:
