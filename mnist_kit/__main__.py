@@ -17,7 +17,7 @@ from mnist_kit import reading
 from mnist_kit.checkpoints import Checkpoints, check_name, save_weights
 from mnist_kit.data import SOURCES, load_mnist
 from mnist_kit.device import as_device
-from mnist_kit.distributed import World, contact, independent, join, leave
+from mnist_kit.distributed import World, contact, independent, join
 from mnist_kit.errors import ContactLost, MnistKitError, RecipeError
 from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.history import save_history
@@ -55,8 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _stopped(World())
-    finally:
-        leave()
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:

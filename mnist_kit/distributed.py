@@ -6,6 +6,7 @@ averaged (`DistributedDataParallel`). Batch norm and dropout work on each shard 
 the result therefore depends a little on the number of processes, as it depends on the batch size.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions keep the process group that is there when it is imported. Imported later, by an optimizer's first step,
+# it would keep ours to the interpreter's end, where gloo's threads that still run abort the process now and then.
+import torch.distributed.nn
 from torch import Tensor, nn
 
 from mnist_kit.errors import ContactLost, MnistKitError, TrainingError
@@ -113,6 +118,7 @@ def join(patience: timedelta | None = None) -> World:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=patience)
         except ValueError as error:
             raise TrainingError(f"the other processes cannot be found ({error}): start them with torchrun") from error
+        atexit.register(leave)
         # torchrun allows a process one thread only, unless somebody has chosen another number.
         if "LOCAL_WORLD_SIZE" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
@@ -120,7 +126,7 @@ def join(patience: timedelta | None = None) -> World:
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Part from the other processes, as every process does at its end."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

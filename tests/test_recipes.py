@@ -30,6 +30,8 @@ def test_steps_count_full_batches_of_the_images_that_are_used():
 def test_a_batch_larger_than_the_data(train_images, used):
     with pytest.raises(RecipeError, match=f"batch_size 101.*{used} training images"):
         Recipe("", epochs=1, batch_size=101, train_images=train_images).steps_per_epoch(100)
+    with pytest.raises(RecipeError, match="batch_size 32 cannot be shared equally by 3 processes"):
+        Recipe("", epochs=1, batch_size=32).steps_per_epoch(100, processes=3)
 
 
 @pytest.mark.parametrize(
