@@ -82,7 +82,7 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
     for key in [*expected, *tensors]:
         theirs, own = _form(tensors.get(key)), _form(expected.get(key))
         if theirs != own:
-            raise WeightsError(f"{path}: tensor {key!r} is {theirs}, but {kind} needs {own}")
+            raise WeightsError(f"{path}: tensor {key!r} is {theirs}, in {kind} it is {own}")
     for key, _ in inner.named_parameters():
         if not tensors[key].isfinite().all():
             raise WeightsError(f"{path}: tensor {key!r} holds numbers that are not finite. Train and save again.")
@@ -93,7 +93,7 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
 def _form(tensor: Tensor | None) -> str:
     """What has to agree for a tensor to be loaded; float32 and float64 take each other's values."""
     if tensor is None:
-        return "missing"
+        return "not there"
     return f"{'float' if tensor.is_floating_point() else tensor.dtype} {tuple(tensor.shape)}"
 
 

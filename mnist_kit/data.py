@@ -143,10 +143,11 @@ def _read_split(images_path: Path, labels_path: Path, name: str) -> Split:
     images, labels = _read(images_path, name), _read(labels_path, name)
     try:
         labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST: the class, then seven columns of provenance
-        _require_labels(labels, len(DIGITS))
-        return Split(images.unsqueeze(1), labels.long())
+        split = Split(images.unsqueeze(1), labels.long())
+        _require_labels(split.labels, len(DIGITS))
     except DataError as error:
-        raise _unusable(f"{images_path} and {labels_path.name}", error) from error
+        raise _unusable(f"{images_path} and {labels_path}", error) from error
+    return split
 
 
 def _read(path: Path, name: str) -> Tensor:

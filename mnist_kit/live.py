@@ -139,7 +139,7 @@ def _line(run: Run, history: History) -> str:
     if len(history.epochs):
         last = history.epochs.iloc[-1]
         parts += [f"val_loss {last['val_loss']:.4f}", f"val_accuracy {last['val_accuracy']:.2%}"]
-    parts.append(f"time {tqdm.format_interval(run.seconds)}")
+    parts.append(f"time {tqdm.format_interval(round(run.seconds))}")
     if run.interrupted:
         parts.append("stopped")
     elif 0 < run.step < run.total_steps:

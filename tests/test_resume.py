@@ -264,15 +264,6 @@ def test_a_run_that_cannot_begin_leaves_the_earlier_one_to_go_on_from(tiny, home
     assert_same_run(train(tiny, resume=True), plain(tiny, ONE_CYCLE))
 
 
-def test_what_a_killed_process_left_before_its_first_checkpoint_is_no_run(tiny, home):
-    train(tiny, ONE_CYCLE, StopAt(7))
-    train(tiny, ONE_CYCLE, StopAt(1))
-    for path in (home / "checkpoints" / "run").glob("step-*"):
-        path.rename(path.with_name(f".{path.name}"))
-    train(tiny, ONE_CYCLE, StopAt(1), resume=True)
-    assert kept(home, "run/before") == ["step-000000006.pt", "step-000000007.pt"]
-
-
 # Bad input
 
 
@@ -348,18 +339,6 @@ def test_a_full_disk_is_told_once_and_training_goes_on(tiny, home, last, states)
     assert [str(warning.message)[:43] for warning in caught] == ["training continues without new checkpoints:"]
     assert len(history.steps) == 12
     assert kept(home) == [f"step-{step:09}.pt" for step in states]
-
-
-def test_a_folder_that_goes_away_is_made_again(tiny, home):
-    class Remove(Callback):
-        def on_step(self, run):
-            if run.step == 5:
-                for path in (home / "checkpoints" / "run").iterdir():
-                    path.unlink()
-                (home / "checkpoints" / "run").rmdir()
-
-    train(tiny, ONE_CYCLE, Remove())
-    assert kept(home) == ["step-000000011.pt", "step-000000012.pt"]
 
 
 def test_no_checkpoint_holds_weights_that_are_not_finite(tiny, home):
