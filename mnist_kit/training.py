@@ -178,8 +178,7 @@ class Run:
         self.classes = 1 + int(max(self.labels.max(), digits.test.labels.max()))
         self.dtype = parameter_dtype(model)
         self.step, self.epoch, self.epochs = 0, 1, []
-        self.interrupted = self.amid_step = False
-        self.told_to_stop = 0  # by this signal
+        self.interrupted, self.amid_step, self.told_to_stop = False, False, 0  # by which signal it was told
         self.started = self.epoch_started = time.perf_counter()
         self.epoch_learning_rate = recipe.learning_rate
         self.losses = torch.full((self.total_steps,), math.nan, dtype=torch.float32, device=device)
