@@ -7,29 +7,12 @@ Every name in `__all__` can be imported from here; figures are in `mnist_kit.plo
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mnist_kit import errors
 from mnist_kit.adaptation import adapt, forget
 from mnist_kit.checkpoints import load_weights, save_weights, weights_about
 from mnist_kit.data import Digits, Split, class_table, export_images, load_mnist
 from mnist_kit.device import as_input, best_device
-from mnist_kit.errors import (
-    CheckpointError,
-    ContactLost,
-    DataError,
-    DataNotFound,
-    DrawingError,
-    EmptyDrawing,
-    HistoryError,
-    HistoryNotFound,
-    ImageError,
-    LossNotFinite,
-    MnistKitError,
-    ModelError,
-    RecipeError,
-    RecognizerError,
-    StorageError,
-    TrainingError,
-    WeightsError,
-)
+from mnist_kit.errors import *  # noqa: F403 (all of them)
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.files import home_folder
 from mnist_kit.history import History, load_history, save_history
@@ -57,13 +40,12 @@ def __getattr__(name: str) -> object:
 
 # fmt: off
 __all__ = [
-    "PAPER", "QUICK", "SMALL", "Callback", "CheckpointError", "ContactLost", "DataError", "DataNotFound", "DigitPad",
-    "Digits", "Drawing", "DrawingError", "EmptyDrawing", "Evaluation", "History", "HistoryError", "HistoryNotFound",
-    "ImageError", "LiveCurves", "LossNotFinite", "MnistKitError", "ModelError", "Net", "Prediction", "ProgressLine",
-    "Reading", "Recipe", "RecipeError", "Recognizer", "RecognizerError", "Run", "Split", "StorageError", "Stroke",
-    "TrainingError", "WeightsError", "adapt", "append_drawing", "as_input", "as_text", "best_device", "class_table",
-    "evaluate", "export_images", "fit", "forget", "home_folder", "load_digits", "load_history", "load_mnist",
-    "load_weights", "make_digits", "make_model", "read", "read_drawings", "recipe_for", "sample_drawing",
-    "save_history", "save_weights", "split", "summary", "weights_about",
+    *errors.__all__,
+    "PAPER", "QUICK", "SMALL", "Callback", "DigitPad", "Digits", "Drawing", "Evaluation", "History", "LiveCurves",
+    "Net", "Prediction", "ProgressLine", "Reading", "Recipe", "Recognizer", "Run", "Split", "Stroke", "adapt",
+    "append_drawing", "as_input", "as_text", "best_device", "class_table", "evaluate", "export_images", "fit", "forget",
+    "home_folder", "load_digits", "load_history", "load_mnist", "load_weights", "make_digits", "make_model", "read",
+    "read_drawings", "recipe_for", "sample_drawing", "save_history", "save_weights", "split", "summary",
+    "weights_about",
 ]
 # fmt: on

@@ -1,21 +1,17 @@
 """What can be done from the command line: `python -m mnist_kit train --recipe paper`."""
 
 import argparse
-import json
-import math
 import os
+import re
 import signal
 import sys
-import time
 from ast import literal_eval
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pandas as pd
 import torch
-import torch.distributed as dist
 
 from mnist_kit import reading
 from mnist_kit.checkpoints import Checkpoints, check_name, save_weights
@@ -28,8 +24,9 @@ from mnist_kit.history import save_history
 from mnist_kit.live import ProgressLine
 from mnist_kit.models import MODELS, make_model
 from mnist_kit.recipes import RECIPES, Recipe, get_recipe, recipe_for
+from mnist_kit.signals import END_SIGNALS, handling
 from mnist_kit.synthetic import make_digits
-from mnist_kit.training import END_SIGNALS, fit
+from mnist_kit.training import fit
 
 STOPPED = 130  # exit status, as of a command that Ctrl+C ended
 MOST_SEEDS = 10_000
@@ -47,29 +44,17 @@ def main(arguments: list[str] | None = None) -> int:
     if not hasattr(options, "run"):
         parser.print_help()
         return 0
-    # Stop as Ctrl+C does: a scheduler, or the end of a remote session, says it with these.
-    numbers = [number for number in END_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
     try:
-        with contact():
+        # Stop as Ctrl+C does: a scheduler, or the end of a remote session, says it with these.
+        with handling(END_SIGNALS, signal.default_int_handler), contact():
             return options.run(options)
     except MnistKitError as error:
         # Other errors come to all processes alike, or to those of one machine.
         if isinstance(error, ContactLost) or os.environ.get("LOCAL_RANK", "0") == "0":
             print(error, file=sys.stderr)
-        if "TORCHELASTIC_ERROR_FILE" in os.environ:  # what torchrun's own summary at the end tells
-            told = {"message": {"message": str(error), "extraInfo": {"timestamp": str(int(time.time()))}}}
-            Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(told))
         return 2
     except KeyboardInterrupt:
         return _stopped(World())
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:
@@ -107,7 +92,7 @@ def train(options: argparse.Namespace) -> int:
 
     def run(name: str, recipe: Recipe, saves: bool, title: str = "") -> pd.DataFrame | None:
         """The table of epochs of a run that was saved; None when it was stopped: its checkpoint has all there is."""
-        if options.resume and saves and not Checkpoints(name).exist():
+        if options.resume and saves and not Checkpoints(name).states():
             print(f"there is no checkpoint {name!r} yet: starting with the first step", file=sys.stderr)
         torch.manual_seed(recipe.seed)
         model = make_model(options.model)
@@ -129,18 +114,19 @@ def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], pro
     rows = []
     with independent():
         for seed in seeds[processes.rank :: processes.size]:
+            rows.append({"seed": seed})
             try:
                 epochs = run(f"{name}-seed-{seed}", replace(recipe, seed=seed), True, f"seed {seed}")
             except MnistKitError as error:  # the other seeds are no worse for it
                 print(f"seed {seed} failed: {error}", file=sys.stderr)
-                rows.append((seed, *[math.nan] * 4))
                 continue
             if epochs is None:
                 return _stopped(processes)
             last = epochs.iloc[-1]
-            rows.append((seed, last.val_accuracy, epochs.val_accuracy.max(), last.val_loss, epochs.seconds.sum()))
-    rows = sorted(row for part in processes.gather(rows) for row in part)
-    table = pd.DataFrame(rows, columns=["seed", "val_accuracy", "best_val_accuracy", "val_loss", "seconds"])
+            rows[-1] |= {"val_accuracy": last.val_accuracy, "best_val_accuracy": epochs.val_accuracy.max()}
+            rows[-1] |= {"val_loss": last.val_loss, "seconds": epochs.seconds.sum()}
+    columns = ["seed", "val_accuracy", "best_val_accuracy", "val_loss", "seconds"]
+    table = pd.DataFrame([row for part in processes.gather(rows) for row in part], columns=columns).sort_values("seed")
     if processes.is_first:
         path = write_atomically(home_folder() / "runs" / f"{name}-seeds.csv", table.to_csv(index=False).encode())
         summary = table.drop(columns="seed").agg(["mean", "std"])
@@ -152,12 +138,11 @@ def parse_seeds(text: str) -> list[int]:
     """The numbers of "0-9", "3,5,8" or both mixed. Raises RecipeError for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
-            raise RecipeError(f"--seeds takes numbers like 0-9 or 3,5,8, not {text!r}")
-        if int(last or first) - int(first) >= MOST_SEEDS:
-            raise RecipeError(f"--seeds takes at most {MOST_SEEDS:,} numbers, not {text!r}")
-        seeds += range(int(first), int(last or first) + 1)
+        numbers = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part, re.ASCII)
+        first, last = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (0, -1)
+        if not 0 <= last - first < MOST_SEEDS:
+            raise RecipeError(f"--seeds takes numbers like 0-9 or 3,5,8, at most {MOST_SEEDS:,}, not {text!r}")
+        seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
 
 

@@ -12,7 +12,6 @@ import shutil
 import time
 import warnings
 import zlib
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mnist_kit.device import computing
-from mnist_kit.errors import CheckpointError, StorageError, WeightsError
-from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, write_atomically
+from mnist_kit.errors import CheckpointError, StorageError, TrainingError, WeightsError
+from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, known_names, write_atomically
 from mnist_kit.models import describe, make_model, unwrapped
 from mnist_kit.recipes import Recipe
 
@@ -52,7 +51,7 @@ def save_weights(
         state = unwrapped(model).state_dict()
         tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}  # tied ones too
     accuracy = None if accuracy is None else float(accuracy)
-    about = (*describe(model), recipe.as_dict() if recipe else None, accuracy, data)
+    about = (*describe(model), recipe and recipe.as_dict(), accuracy, data)
     metadata = {key: json.dumps(value) for key, value in [*zip(DESCRIPTION, about, strict=True), *more.items()]}
     metadata["crc32"] = str(_crc32(tensors))
     return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
@@ -81,21 +80,21 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
     inner = unwrapped(model)
     expected, kind = inner.state_dict(), type(inner).__name__
     for key in [*expected, *tensors]:
-        if key not in tensors:
-            raise WeightsError(f"{path}: holds no tensor {key!r}, which {kind} needs")
-        if key not in expected:
-            raise WeightsError(f"{path}: holds a tensor {key!r}, which {kind} does not have")
-        if tensors[key].shape != expected[key].shape:
-            raise WeightsError(
-                f"{path}: tensor {key!r} is {tuple(tensors[key].shape)}, {kind} needs {tuple(expected[key].shape)}"
-            )
-        if tensors[key].is_floating_point() != expected[key].is_floating_point() or tensors[key].is_complex():
-            raise WeightsError(f"{path}: tensor {key!r} is {tensors[key].dtype}, {kind} needs {expected[key].dtype}")
+        theirs, own = _form(tensors.get(key)), _form(expected.get(key))
+        if theirs != own:
+            raise WeightsError(f"{path}: tensor {key!r} is {theirs}, in {kind} it is {own}")
     for key, _ in inner.named_parameters():
         if not tensors[key].isfinite().all():
             raise WeightsError(f"{path}: tensor {key!r} holds numbers that are not finite. Train and save again.")
     inner.load_state_dict(tensors)
     return model.cpu().eval()
+
+
+def _form(tensor: Tensor | None) -> str:
+    """What has to agree for a tensor to be loaded; float32 and float64 take each other's values."""
+    if tensor is None:
+        return "not there"
+    return f"{'float' if tensor.is_floating_point() else tensor.dtype} {tuple(tensor.shape)}"
 
 
 def weights_about(name: str = "class-mnist") -> dict:
@@ -114,10 +113,9 @@ def weights_path(name: str) -> Path:
     check_name(name)
     path = find("weights", f"{name}.safetensors")
     if path is None:
-        folders = (home_folder() / "weights", REFERENCE)
-        known = sorted({file.stem for folder in folders for file in folder.glob("*.safetensors")})
         raise WeightsError(
-            f"no weights are called {name!r} in {folders[0]} or in the package; there are: {', '.join(known) or 'none'}"
+            f"no weights are called {name!r} in {home_folder() / 'weights'} or in the package; "
+            f"there are: {', '.join(known_names('weights', '.safetensors')) or 'none'}"
         )
     return path
 
@@ -127,21 +125,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        checksum = metadata.pop("crc32", None)
-        if checksum not in (None, str(_crc32(tensors))):
+        if metadata.pop("crc32", None) not in (None, str(_crc32(tensors))):
             raise ValueError("its checksum differs")
-        about = {key: json.loads(metadata.pop(key, "null")) for key in DESCRIPTION}
-        return tensors, about | {key: _value(text) for key, text in metadata.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error
-
-
-def _value(text: str) -> object:
-    """More metadata: JSON where we wrote it; other tools write text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    about = dict.fromkeys(DESCRIPTION)
+    for key, text in metadata.items():
+        try:
+            about[key] = json.loads(text)
+        except ValueError:  # other tools write text
+            about[key] = text
+    return tensors, about
 
 
 def _crc32(tensors: dict[str, Tensor]) -> int:
@@ -156,23 +150,23 @@ class Checkpoints:
 
     every: so many steps (None: as often as it costs no more than 1 % of the time). An earlier run of the name is kept
     in the folder `before` there, and can be resumed as "<name>/before". Raises CheckpointError for a name that is no
-    plain file name.
+    plain file name, TrainingError for an `every` that makes no sense.
     """
 
     def __init__(self, name: str, every: int | None = None):
         if not isinstance(name, str) or not is_plain_name(name.removesuffix("/before")):
             raise CheckpointError(f"{name!r} cannot name checkpoints: use letters, digits, '-', '_' and '.' only")
-        self.name, self.every = name, every
+        if every is not None and (not isinstance(every, int) or every < 1):
+            raise TrainingError(f"every must be a whole number of steps, at least 1, or None, not {every!r}")
+        self.every = every
         self.folder = home_folder() / "checkpoints" / name
-        self.before = self.folder / "before"
-        self.written: list[Path] = []  # by this run, or resumed from
         self.saved: tuple[int, int] | None = None  # steps and epochs of the last state
         self.due = 0.0
         self.warned = False
 
-    def exist(self) -> bool:
-        """Whether there is a state, perhaps a damaged one."""
-        return any(self.folder.glob("step-*.pt"))
+    def states(self) -> list[Path]:
+        """The files there are, the newest last; perhaps damaged ones."""
+        return sorted(self.folder.glob("step-*.pt"))
 
     def begin(self, run, resume: bool) -> dict | None:
         """The state to resume from; or None, when `run` is a new one: its first state is then written.
@@ -181,13 +175,10 @@ class Checkpoints:
         state cannot be written.
         """
         state = self.latest() if resume else None
-        if state is not None:
-            self.saved = (state.get("step"), len(state.get("epochs") or []))
-            return state
-        earlier = set(self.folder.glob("step-*.pt"))
-        path = self.write(run, earlier)
-        self._set_aside(sorted(earlier - {path}))
-        return None
+        if state is None:
+            self.write(run)
+            self._set_aside(self.states()[1:])  # the first is the new one, of step 0
+        return state
 
     def is_due(self, step: int) -> bool:
         """Whether a state should be written after this step."""
@@ -203,61 +194,57 @@ class Checkpoints:
             if not self.warned:
                 warnings.warn(f"training continues without new checkpoints: {error}", stacklevel=3)
             self.warned = True
+            return
+        for old in [*self.states()[:-KEPT], *self.folder.glob(".step-*")]:  # hidden: what a killed process left
+            with suppress(OSError):  # the new state is there; what cannot go now goes later
+                old.unlink()
 
-    def write(self, run, earlier: Iterable[Path] = ()) -> Path:
-        """Write the run's state atomically and return the path; all but it, the run's last and `earlier` are dropped.
-
-        Raises StorageError when it cannot be written; the earlier ones then stay.
-        """
+    def write(self, run) -> None:
+        """Write the run's state atomically. Raises StorageError when it cannot be written."""
         started = time.perf_counter()
         buffer = io.BytesIO()
         torch.save(run.state_dict(), buffer)
         content = buffer.getbuffer()
         header = FORMAT + b"%08x\n" % zlib.crc32(content)
-        path = write_atomically(self.folder / f"step-{run.step:09}.pt", header + content)
+        write_atomically(self.folder / f"step-{run.step:09}.pt", header + content)
         self.saved = (run.step, len(run.epochs))
-        self.written = [*(kept for kept in self.written if kept != path), path][-KEPT:]
-        files = {*self.folder.glob("step-*"), *self.folder.glob(".*step-*")}  # hidden: what a killed process left
-        for old in files - {*self.written, *earlier}:
-            with suppress(OSError):  # the new state is there; what cannot go now goes later
-                old.unlink()
         now = time.perf_counter()
         self.due = now + (now - started) / SHARE
-        return path
 
     def latest(self) -> dict | None:
         """The newest state that can be read, None where there is none; a warning tells of damaged ones.
 
         Raises CheckpointError when all are damaged or one is from a newer version.
         """
-        damaged = []
-        for path in sorted(self.folder.glob("step-*.pt"), reverse=True):
+        damaged = {}
+        for path in reversed(self.states()):
             try:
                 state = _read_state(path)
             except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-                damaged.append(f"{path} is damaged ({error})")
+                damaged[path] = f"{path} is damaged ({error}); "
                 continue
             if damaged:
-                warnings.warn(f"{'; '.join(damaged)}: resuming from {path.name}", stacklevel=3)
-            self.written = [path]
+                warnings.warn(f"{''.join(damaged.values())}resuming from {path.name}", stacklevel=3)
+            for bad in damaged:
+                bad.unlink()  # else it would be kept in the place of a good one
             return state
         if damaged:
-            raise CheckpointError(f"{'; '.join(damaged)}: there is no other, train again without resume")
+            raise CheckpointError(f"{''.join(damaged.values())}there is no other, train again without resume")
         return None
 
-    def _set_aside(self, states: list[Path]) -> None:
+    def _set_aside(self, earlier: list[Path]) -> None:
         """Move an earlier run's states to `before`, in place of a run there that got less far, else delete them."""
-        furthest = max((path.name for path in self.before.glob("step-*.pt")), default="")
+        before = self.folder / "before"
+        furthest = max((path.name for path in before.glob("step-*.pt")), default="")
         try:
-            if states and states[-1].name >= furthest:
-                shutil.rmtree(self.before, ignore_errors=True)
-                self.before.mkdir()
-                for path in states:
-                    os.replace(path, self.before / path.name)
-            for path in states:
-                path.unlink(missing_ok=True)
+            got_further = bool(earlier) and earlier[-1].name >= furthest
+            if got_further:
+                shutil.rmtree(before, ignore_errors=True)
+                before.mkdir()
+            for path in earlier:
+                os.replace(path, before / path.name) if got_further else path.unlink()
         except OSError as error:
-            raise StorageError(f"cannot move {self.folder} to {self.before}: {error.strerror or error}") from error
+            raise StorageError(f"cannot move {self.folder} to {before}: {error.strerror or error}") from error
 
 
 def _read_state(path: Path) -> dict:
@@ -267,7 +254,4 @@ def _read_state(path: Path) -> dict:
         raise CheckpointError(f"{path} was written by a newer mnist_kit: update, or train with another name")
     if checksum != b"%08x" % zlib.crc32(content):
         raise ValueError("its checksum differs")
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    if not isinstance(state, dict):
-        raise ValueError("it holds no state")
-    return state
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

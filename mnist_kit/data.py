@@ -99,40 +99,7 @@ def _require_labels(labels: Tensor, classes: int) -> None:
         raise DataError(f"labels must be 0 to {classes - 1}, but label {where} is {int(labels[where])}")
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One data set as torchvision knows it.
-
-    counts: training and test images. is_mnist: whether the files have to be MNIST's own (True), must not be (False, a
-    mixed-up copy has the same names), or may be anything (None).
-    """
-
-    class_name: str
-    counts: tuple[int, int] = (60_000, 10_000)
-    is_mnist: bool | None = None
-
-    @property
-    def dataset(self):
-        from torchvision import datasets  # takes as long to import as torch itself
-
-        return getattr(datasets, self.class_name)
-
-    @property
-    def resources(self) -> list[tuple[str, str]]:
-        """Name and MD5 of the packed files: training images, training labels, test images, test labels.
-
-        QMNIST's names are whole addresses.
-        """
-        resources = self.dataset.resources
-        return [*resources["train"], *resources["test"]] if isinstance(resources, dict) else resources
-
-
-SOURCES = {
-    "mnist": _Source("MNIST", is_mnist=True),
-    "fashion": _Source("FashionMNIST", is_mnist=False),
-    "kmnist": _Source("KMNIST", is_mnist=False),
-    "qmnist": _Source("QMNIST", (60_000, 60_000)),
-}
+SOURCES = {"mnist": "MNIST", "fashion": "FashionMNIST", "kmnist": "KMNIST", "qmnist": "QMNIST"}  # torchvision's classes
 # Of the unpacked files; torchvision has the MD5 of the packed ones only. CRC-32 reads 50 MB in 20 ms.
 MNIST_CRC32 = {
     "train-images-idx3-ubyte": 0xE9F4D8B3,
@@ -149,40 +116,41 @@ def load_mnist(name: str = "mnist") -> Digits:
     downloaded to there. A folder that holds the unpacked files may be read-only. Raises DataNotFound when files are
     missing and cannot be downloaded, DataError when a file is damaged.
     """
+    from torchvision import datasets  # takes as long to import as torch itself
+
     if not isinstance(name, str) or name not in SOURCES:
         raise DataError(f"there is no data set called {name!r}; there are: {', '.join(SOURCES)}")
-    source = SOURCES[name]
-    folder, paths = data_folder() / source.class_name / "raw", []
+    dataset = getattr(datasets, SOURCES[name])
+    folder, paths, resources = data_folder() / SOURCES[name] / "raw", [], dataset.resources
+    if isinstance(resources, dict):  # QMNIST: whole addresses, by split
+        resources = [*resources["train"], *resources["test"]]
     try:
-        for resource, md5 in source.resources:
+        for resource, md5 in resources:
             packed = folder / resource.rpartition("/")[2]
             paths.append(packed.with_suffix(""))
             if not paths[-1].is_file():
-                _obtain(packed, md5, [urljoin(mirror, resource) for mirror in source.dataset.mirrors])
+                _obtain(packed, md5, [urljoin(mirror, resource) for mirror in dataset.mirrors])
     except (StorageError, OSError) as error:
         raise DataNotFound(
             f"{name} is not in {folder} and could not be downloaded ({' '.join(str(error).split())}). If you have a "
-            f"copy, set the environment variable MNIST_KIT_DATA to the folder that holds {source.class_name}/raw/."
+            f"copy, set the environment variable MNIST_KIT_DATA to the folder that holds {SOURCES[name]}/raw/."
         ) from error
-    classes = tuple(label.split(" - ")[0] for label in source.dataset.classes)
-    train, test = (_read_split(source, *paths[2 * i : 2 * i + 2], count) for i, count in enumerate(source.counts))
-    return Digits(name, train, test, classes)
+    classes = tuple(label.split(" - ")[0] for label in dataset.classes)
+    return Digits(name, _read_split(*paths[:2], name), _read_split(*paths[2:], name), classes)
 
 
-def _read_split(source: _Source, images_path: Path, labels_path: Path, count: int) -> Split:
-    images, labels = _read(images_path, source), _read(labels_path, source)
-    if images.dtype != torch.uint8 or images.shape != (count, SIDE, SIDE):
-        raise _unusable(images_path, f"holds {_describe(images)}, not {count:,} images of 28×28 bytes")
-    if labels.ndim == 2:  # QMNIST: the class, then seven columns of provenance
-        labels = labels[:, 0]
+def _read_split(images_path: Path, labels_path: Path, name: str) -> Split:
+    images, labels = _read(images_path, name), _read(labels_path, name)
     try:
-        _require_labels(labels, len(source.dataset.classes))
-        return Split(images.unsqueeze(1), labels.long())
+        labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST: the class, then seven columns of provenance
+        split = Split(images.unsqueeze(1), labels.long())
+        _require_labels(split.labels, len(DIGITS))
     except DataError as error:
-        raise _unusable(labels_path, error) from error
+        raise _unusable(f"{images_path} and {labels_path}", error) from error
+    return split
 
 
-def _read(path: Path, source: _Source) -> Tensor:
+def _read(path: Path, name: str) -> Tensor:
     from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor as read_idx
 
     try:
@@ -190,43 +158,35 @@ def _read(path: Path, source: _Source) -> Tensor:
         values = read_idx(path)
     except Exception as error:  # torchvision's reader has no errors of its own
         raise _unusable(path, f"is not a whole IDX file, or cannot be read ({error!r})") from error
-    if source.is_mnist is not None and (crc32 == MNIST_CRC32[path.name]) != source.is_mnist:
+    # MNIST's files have to be MNIST's; a sibling's have the same names, and must be others.
+    if path.name in MNIST_CRC32 and (crc32 == MNIST_CRC32[path.name]) != (name == "mnist"):
         raise _unusable(path, "is damaged or another file's content (its checksum differs)")
     return values
 
 
-def _unusable(path: Path, problem: object) -> DataError:
-    return DataError(f"{path}: {problem}. Delete the file and load again to download it anew.")
+def _unusable(file: Path | str, problem: object) -> DataError:
+    return DataError(f"{file}: {problem}. Delete it and load again to download it anew.")
 
 
 def _obtain(path: Path, md5: str, addresses: list[str]) -> None:
-    """Unpack the .gz file `path`, or, where there is none, the download from the first of `addresses` that has it.
+    """Unpack the .gz file `path`, or the download from the first of `addresses` that has it whole, beside `path`.
 
-    Raises OSError when none of them delivers, StorageError when nothing can be written.
+    Raises OSError when there is none, StorageError when nothing can be written.
     """
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        if not _unpack(path, path.read_bytes(), md5):
-            raise _unusable(path, "is damaged (its checksum differs)")
-        return
     failures = []
-    for address in addresses:
+    for source in [path, *addresses] if path.is_file() else addresses:
         try:
-            if _unpack(path, _fetch(address), md5):
-                return
-            failures.append(f"{address}: its checksum differs")
+            content = path.read_bytes() if source == path else _fetch(source)
         except (OSError, HTTPException) as error:
-            failures.append(f"{address}: {error}")
+            failures.append(f"{source}: {error}")
+            continue
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
+            write_atomically(path.with_suffix(""), gzip.decompress(content))
+            return
+        failures.append(f"{source}: its checksum differs")
     raise OSError("; ".join(failures))
-
-
-def _unpack(path: Path, content: bytes, md5: str) -> bool:
-    """Write what the .gz file `path` holds beside it; False when the content's MD5 is another."""
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        return False
-    write_atomically(path.with_suffix(""), gzip.decompress(content))
-    return True
 
 
 PATIENCE = 10.0  # seconds until a mirror has to answer, and from when on its speed counts
@@ -266,9 +226,6 @@ def class_table(digits: Digits) -> pd.DataFrame:
     return pd.concat(tables, names=["split", "class"])
 
 
-EXPORT_FORMATS = {"png": ("png", {"compress_level": 1}), "jpg": ("jpeg", {"quality": 95})}
-
-
 def export_images(
     digits: Digits,
     folder: Path | str | None = None,
@@ -286,29 +243,25 @@ def export_images(
     Raises DataError for another format, a limit that is not a whole number from 1, or a name that is no folder's;
     StorageError when the folder cannot be written.
     """
-    if format not in EXPORT_FORMATS:
-        raise DataError(f"format must be one of {', '.join(EXPORT_FORMATS)}, not {format!r}")
+    if format not in ("png", "jpg"):
+        raise DataError(f"format must be one of png, jpg, not {format!r}")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise DataError(f"limit must be a whole number from 1, or None, not {limit!r}")
     if folder is None and not is_plain_name(digits.name):
         raise DataError(f"{digits.name!r} cannot name a folder: say where to export to, export_images(…, folder=…)")
     folder = home_folder() / "exports" / digits.name if folder is None else Path(folder)
-    writer, settings = EXPORT_FORMATS[format]
-    views = {"View": (digits.train, True), "View_test": (digits.test, True), "View_raw": (digits.train, False)}
-    files = [
-        (folder / view / (str(label) if by_class else "") / f"{index}.{format}", image)
-        for view, (split, by_class) in views.items()
-        for index, (image, label) in enumerate(
-            zip(split.images[:limit, 0].numpy(), split.labels.tolist(), strict=False)
-        )
-    ]
-    partial = folder / ".partial"  # a file that is there is whole
+    files = []
+    for view, split in {"View": digits.train, "View_test": digits.test, "View_raw": digits.train}.items():
+        for index, (image, label) in enumerate(zip(split.images[:limit, 0], split.labels.tolist(), strict=False)):
+            parent = folder / view if view == "View_raw" else folder / view / str(label)
+            files.append((parent / f"{index}.{format}", image))
+    partial = folder / f".partial.{format}"  # a file that is there is whole
     with writing(folder):
         for parent in {path.parent for path, _ in files}:
             parent.mkdir(parents=True, exist_ok=True)
         try:
             for path, image in tqdm(files, unit=" files", disable=not progress):
-                Image.fromarray(image).save(partial, writer, **settings)
+                Image.fromarray(image.numpy()).save(partial, compress_level=1, quality=95)  # of a PNG, of a JPEG
                 os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)  # after a failure or Ctrl+C; otherwise it is gone already

@@ -3,7 +3,7 @@
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,28 +108,24 @@ class StepClock:
     done: the seconds of the steps before this clock was started.
     """
 
-    def __init__(self, device: torch.device, done: list[float] = ()):
+    def __init__(self, device: torch.device, done: Iterable[float] = ()):
         self.on_gpu = device.type == "cuda"
         self.done = list(done)
-        self.marks: list[tuple] = []  # per step: its begin and its end
+        self.marks: list = []  # begin and end of each step since then
 
-    def begin(self) -> None:
-        self.began = self._now()
-
-    def end(self) -> None:
-        self.marks.append((self.began, self._now()))
+    def mark(self) -> None:
+        """Note the begin or the end of a step."""
+        if self.on_gpu:
+            self.marks.append(torch.cuda.Event(enable_timing=True))
+            self.marks[-1].record()
+        else:
+            self.marks.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
         """Of each step so far. Waits for the GPU."""
-        if self.on_gpu and self.marks:
-            self.marks[-1][1].synchronize()
-        self.done += [begin.elapsed_time(end) / 1000 if self.on_gpu else end - begin for begin, end in self.marks]
-        self.marks = []
+        steps = list(zip(self.marks[::2], self.marks[1::2], strict=False))  # the last step may not be over
+        if self.on_gpu and steps:
+            steps[-1][1].synchronize()
+        self.done += [begin.elapsed_time(end) / 1000 if self.on_gpu else end - begin for begin, end in steps]
+        del self.marks[: 2 * len(steps)]
         return list(self.done)
-
-    def _now(self):
-        if not self.on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event

@@ -6,8 +6,8 @@ averaged (`DistributedDataParallel`). Batch norm and dropout work on each shard 
 the result therefore depends a little on the number of processes, as it depends on the batch size.
 """
 
+import atexit
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions keep the process group that is there when it is imported. Imported later, by an optimizer's first step,
+# it would keep ours to the interpreter's end, where gloo's threads that still run abort the process now and then.
+import torch.distributed.nn
 from torch import Tensor, nn
 
 from mnist_kit.errors import ContactLost, MnistKitError, TrainingError
@@ -97,29 +101,34 @@ class World:
 _independent = False  # whether the processes each train a model of their own
 
 
-def _started() -> int:
-    """How many processes `torchrun` has started; 1 without it. Raises TrainingError for an odd environment."""
-    try:
-        return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
-    except ValueError as error:
-        raise TrainingError(f"WORLD_SIZE has to be a number, not {os.environ['WORLD_SIZE']!r}: use torchrun") from error
-
-
 def world() -> World:
     """The processes that a call of `fit` trains in: those of `torchrun`, joined on first use; else this one alone."""
     return World() if _independent else join()
 
 
 def join(patience: timedelta | None = None) -> World:
-    """Meet the other processes of `torchrun`. patience: how long to wait for one that does not answer (30 minutes)."""
-    if _started() == 1:
+    """Meet the other processes of `torchrun`. patience: how long to wait for one that does not answer (30 minutes).
+
+    Raises TrainingError when the environment does not say where they are.
+    """
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return World()
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=patience)
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=patience)
+        except ValueError as error:
+            raise TrainingError(f"the other processes cannot be found ({error}): start them with torchrun") from error
+        atexit.register(leave)
         # torchrun allows a process one thread only, unless somebody has chosen another number.
         if "LOCAL_WORLD_SIZE" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
     return World(dist.get_rank(), dist.get_world_size())
+
+
+def leave() -> None:
+    """Part from the other processes, as every process does at its end."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextmanager
@@ -138,13 +147,11 @@ def contact() -> Iterator[None]:
     """Within it the loss of another process is told as a ContactLost."""
     try:
         yield
-    except (dist.DistError, RuntimeError) as error:
-        if dist.is_initialized() and any(
-            word in str(error) for word in ("gloo", "NCCL", "Connection", "process group")
-        ):
-            reason = re.sub(r"^\[\S*/gloo/\S*\]\s*", "", str(error).splitlines()[0])[:120]  # gloo's own source file
-            raise ContactLost(
-                f"rank {dist.get_rank()} lost contact with another rank ({reason}): the job ends here. "
-                "Start it again with --resume to resume from the last checkpoint; the number of ranks may be another."
-            ) from error
-        raise
+    except RuntimeError as error:
+        lost = any(word in str(error) for word in ("gloo", "NCCL", "Connection", "process group"))
+        if not lost or not dist.is_initialized():
+            raise
+        raise ContactLost(
+            f"rank {dist.get_rank()} lost contact with another rank ({str(error).splitlines()[0]}): the job ends here. "
+            "Start it again with --resume to resume from the last checkpoint; the number of ranks may be another."
+        ) from error

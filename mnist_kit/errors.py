@@ -1,5 +1,13 @@
 """Every error that mnist_kit raises on purpose. Catch `MnistKitError` to catch them all."""
 
+# fmt: off
+__all__ = [
+    "CheckpointError", "ContactLost", "DataError", "DataNotFound", "DrawingError", "EmptyDrawing", "HistoryError",
+    "HistoryNotFound", "ImageError", "LossNotFinite", "MnistKitError", "ModelError", "RecipeError", "RecognizerError",
+    "StorageError", "TrainingError", "WeightsError",
+]
+# fmt: on
+
 
 class MnistKitError(Exception):
     """Base of the project's errors; each message names the input and what to do about it."""

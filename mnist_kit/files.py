@@ -53,6 +53,11 @@ def find(kind: str, filename: str, own: bool = True) -> Path | None:
     return next((path for path in candidates[not own :] if path.is_file()), None)
 
 
+def known_names(kind: str, suffix: str) -> list[str]:
+    """What `find` would find: the names of the reader's own files and of those that ship with the package."""
+    return sorted({path.stem for folder in (home_folder() / kind, REFERENCE) for path in folder.glob(f"*{suffix}")})
+
+
 def is_plain_name(name: object) -> bool:
     """Whether `name` can name a file in one of our folders, on any system.
 
@@ -102,18 +107,13 @@ def _remove_left_behind(path: Path) -> None:
     """Remove the temporary files of `path` whose process is dead; a save that is under way keeps its own."""
     for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
         with suppress(OSError, ValueError, OverflowError):  # gone already, another user's, or not one of ours
-            if not _is_running(process=int(temporary.name.split(".")[-3])):
-                temporary.unlink()
-
-
-def _is_running(process: int) -> bool:
-    if os.name != "posix":
-        return False  # no harm there: a file that a process has open cannot be removed
-    try:
-        os.kill(process, 0)  # signal 0 does nothing but ask
-    except ProcessLookupError:
-        return False
-    return True
+            try:
+                if os.name == "posix":  # elsewhere a file that a process has open cannot be removed
+                    os.kill(int(temporary.name.split(".")[-3]), 0)  # signal 0 does nothing but ask
+                    continue
+            except ProcessLookupError:
+                pass
+            temporary.unlink()
 
 
 _APPENDING = threading.Lock()

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from mnist_kit.errors import HistoryError, HistoryNotFound
-from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, write_atomically
+from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, known_names, write_atomically
 
-STEP_COLUMNS = ("step", "epoch", "seconds", "loss")
 METRICS = ("loss", "val_loss", "val_accuracy", "batch_accuracy")
-EPOCH_COLUMNS = ("epoch", *METRICS, "seconds", "eval_seconds", "learning_rate")
-TYPES = {"step": np.int64, "epoch": np.int64}  # of the columns that are not float64
-SHORT_TYPES = {"step": np.int32, "epoch": np.int32, "seconds": np.float32, "loss": np.float32}  # of steps in a file
+# The columns of the two tables and their types.
+STEPS = {"step": np.int64, "epoch": np.int64, "seconds": np.float64, "loss": np.float64}
+EPOCHS = {"epoch": np.int64, **dict.fromkeys((*METRICS, "seconds", "eval_seconds", "learning_rate"), np.float64)}
+SHORT = {np.int64: np.int32, np.float64: np.float32}  # what the steps are kept as in a file
 
 
 @dataclass(eq=False, repr=False)
@@ -38,14 +37,11 @@ class History:
     def __post_init__(self):
         if not isinstance(self.about, dict):
             raise HistoryError(f"history.about must be a dict, not a {type(self.about).__name__}")
-        if "batch_accuracy" not in self.epochs.columns:
-            self.epochs = self.epochs.assign(batch_accuracy=self.about.get("paper_accuracy") or math.nan)
-        for name, columns in (("steps", STEP_COLUMNS), ("epochs", EPOCH_COLUMNS)):
-            frame = getattr(self, name)
-            missing = [column for column in columns if column not in frame.columns]
+        for name, types in (("steps", STEPS), ("epochs", EPOCHS)):
+            columns = getattr(self, name).columns
+            missing = ", ".join(column for column in types if column not in columns)
             if missing:
-                raise HistoryError(f"history.{name} has no column {', '.join(missing)}; it needs {', '.join(columns)}")
-        self.epochs = self.epochs.reindex(columns=EPOCH_COLUMNS)
+                raise HistoryError(f"history.{name} has no column {missing}; it needs {', '.join(types)}")
 
     def __repr__(self) -> str:
         last = "" if self.epochs.empty else f", test accuracy {self.epochs['val_accuracy'].iloc[-1]:.2%}"
@@ -73,8 +69,8 @@ class History:
             about_json = json.dumps(about, default=_plain)
         except (TypeError, ValueError, RecursionError) as error:
             raise HistoryError(f"history.about cannot be written as JSON: {error}") from error
-        columns = {f"steps.{name}": self.steps[name].to_numpy(SHORT_TYPES[name]) for name in STEP_COLUMNS}
-        columns |= {f"epochs.{name}": self.epochs[name].to_numpy(TYPES.get(name, float)) for name in EPOCH_COLUMNS}
+        columns = {f"steps.{name}": self.steps[name].to_numpy(SHORT[type_]) for name, type_ in STEPS.items()}
+        columns |= {f"epochs.{name}": self.epochs[name].to_numpy(type_) for name, type_ in EPOCHS.items()}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, about=np.array(about_json), **columns)
         return write_atomically(Path(path), buffer.getvalue())
@@ -86,13 +82,8 @@ class History:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
-            about = json.loads(str(arrays["about"]))
-            # The older form: counters as differences, the accuracies in about.
-            if "epochs.batch_accuracy" not in arrays:
-                arrays["epochs.batch_accuracy"] = np.array(about.pop("paper_accuracy"))
-                arrays |= {name: np.cumsum(arrays[name]) for name in ("steps.step", "steps.epoch")}
-            steps, epochs = _table(arrays, "steps", STEP_COLUMNS), _table(arrays, "epochs", EPOCH_COLUMNS)
-            history = cls(steps, epochs, about)
+            tables = (_table(arrays, "steps", STEPS), _table(arrays, "epochs", EPOCHS))
+            history = cls(*tables, json.loads(str(arrays["about"])))
             history.require_steps()
         except FileNotFoundError as error:
             raise HistoryError(f"there is no history at {path}") from error
@@ -116,9 +107,8 @@ def load_history(name: str = "class-mnist", own: bool = True) -> History:
     """
     path = find("runs", _filename(name), own)
     if path is None:
-        folders = (home_folder() / "runs", REFERENCE)
-        known = sorted({path.stem for folder in folders for path in folder.glob("*.npz")})
-        raise HistoryNotFound(f"no run is called {name!r}; there are: {', '.join(known) or 'none'} (in {folders[0]})")
+        known = ", ".join(known_names("runs", ".npz")) or "none"
+        raise HistoryNotFound(f"no run is called {name!r}; there are: {known} (in {home_folder() / 'runs'})")
     history = History.load(path)
     history.about["source"] = "reference" if path.parent == REFERENCE else "yours"
     return history
@@ -130,10 +120,10 @@ def _filename(name: str) -> str:
     return f"{name}.npz"
 
 
-def _table(arrays: dict[str, np.ndarray], name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+def _table(arrays: dict[str, np.ndarray], name: str, types: dict[str, type]) -> pd.DataFrame:
     """Raises TypeError for text or fractions where whole numbers belong, ValueError for arrays of unequal lengths."""
-    types = {column: TYPES.get(column, float) for column in columns}
-    return pd.DataFrame({c: arrays[f"{name}.{c}"].astype(types[c], casting="same_kind") for c in columns})
+    columns = {column: arrays[f"{name}.{column}"] for column in types}
+    return pd.DataFrame({c: values.astype(types[c], casting="same_kind") for c, values in columns.items()})
 
 
 def _plain(value: object) -> object:

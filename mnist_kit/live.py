@@ -4,13 +4,12 @@ import io
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from datetime import timedelta
 
 from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from mnist_kit.history import History
 from mnist_kit.plots import ACCURACY, LOSS, STYLE, TEST_LOSS
@@ -29,17 +28,19 @@ class ProgressLine(Callback):
     training: it warns once and stays silent from then on.
     """
 
-    def __init__(self, share: float = 0.005, clock: Callable[[], float] = time.perf_counter, title: str = ""):
-        self.share, self.clock, self.title = share, clock, title
+    share = 0.005
+
+    def __init__(self, title: str = ""):
+        self.title = title
 
     def on_start(self, run: Run) -> None:
-        self.works, self.displays = True, {}
+        self.works, self.shown = True, {}
         self.moves = not self.title and (in_notebook() or sys.stdout.isatty())
         if self.moves:
             self._report(run)
 
     def on_step(self, run: Run) -> None:
-        if self.moves and self.clock() >= self.due:
+        if self.moves and time.perf_counter() >= self.due:
             self._report(run)
 
     def on_epoch(self, run: Run) -> None:
@@ -48,35 +49,35 @@ class ProgressLine(Callback):
 
     def on_end(self, run: Run) -> None:
         if self.moves or run.interrupted:  # else the last epoch has printed its line
-            self._report(run, final=True)
+            self._report(run, end="\n")
 
-    def _report(self, run: Run, final: bool = False) -> None:
-        started = self.clock()
+    def _report(self, run: Run, end: str = "") -> None:
+        started = time.perf_counter()
         if self.works:
             try:
-                self.report(run, run.history(), final)
+                self.report(run, run.history(), end)
             except Exception as error:
                 self.works = False
                 warnings.warn(f"{type(self).__name__} stopped, training continues: {error!r}", stacklevel=2)
-        now = self.clock()
+        now = time.perf_counter()
         self.due = now + max(1.0, (now - started) / self.share)
 
-    def report(self, run: Run, history: History, final: bool) -> None:
-        """Show where `run` stands."""
+    def report(self, run: Run, history: History, end: str) -> None:
+        """Show where `run` stands. end: what a terminal's line ends with, a newline in the end."""
         line = _line(run, history)
         if not self.moves:
             print(f"{self.title} · {line}" if self.title else line, flush=True)
         elif in_notebook():
-            self._show("line", {"text/plain": line}, raw=True)
+            self.show("line", {"text/plain": line}, raw=True)
         else:
-            print(f"\r{line:<110}", end="\n" if final else "", flush=True)
+            print(f"\r{line:<110}", end=end, flush=True)
 
-    def _show(self, name: str, content: object, **options) -> None:
+    def show(self, name: str, content: object, **options) -> None:
         """Display `content` the first time, then update what is called `name` in its place."""
-        if name in self.displays:
-            self.displays[name].update(content, **options)
+        if name in self.shown:
+            self.shown[name].update(content, **options)
         else:
-            self.displays[name] = display(content, display_id=True, **options)
+            self.shown[name] = display(content, display_id=True, **options)
 
 
 class LiveCurves(ProgressLine):
@@ -87,8 +88,7 @@ class LiveCurves(ProgressLine):
     is shown.
     """
 
-    def __init__(self, share: float = 0.01, clock: Callable[[], float] = time.perf_counter):
-        super().__init__(share, clock)
+    share = 0.01
 
     def on_start(self, run: Run) -> None:
         figure = Figure(figsize=(9, 3.2), dpi=90)
@@ -105,10 +105,10 @@ class LiveCurves(ProgressLine):
         self.losses.legend(loc="upper right", frameon=False)
         super().on_start(run)
 
-    def report(self, run: Run, history: History, final: bool) -> None:
+    def report(self, run: Run, history: History, end: str) -> None:
         if in_notebook():
-            self._show("curves", self.picture(run, history))
-        super().report(run, history, final)
+            self.show("curves", self.picture(run, history))
+        super().report(run, history, end)
 
     def picture(self, run: Run, history: History) -> Image:
         """The curves so far."""
@@ -139,14 +139,9 @@ def _line(run: Run, history: History) -> str:
     if len(history.epochs):
         last = history.epochs.iloc[-1]
         parts += [f"val_loss {last['val_loss']:.4f}", f"val_accuracy {last['val_accuracy']:.2%}"]
-    parts.append(f"time {_clock_time(run.seconds)}")
+    parts.append(f"time {tqdm.format_interval(round(run.seconds))}")
     if run.interrupted:
         parts.append("stopped")
     elif 0 < run.step < run.total_steps:
-        parts.append(f"{_clock_time(run.seconds / run.step * (run.total_steps - run.step))} left")
+        parts.append(f"{tqdm.format_interval(run.seconds / run.step * (run.total_steps - run.step))} left")
     return " · ".join(parts)
-
-
-def _clock_time(seconds: float) -> str:
-    """Seconds as "2:05", or "1:02:05" from an hour on."""
-    return str(timedelta(seconds=round(seconds))).removeprefix("0:").removeprefix("0")

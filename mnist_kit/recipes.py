@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from math import isfinite
+from math import inf
 
 from mnist_kit.augment import Augmentation
 from mnist_kit.errors import RecipeError
@@ -17,12 +17,8 @@ def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
-
-
-def _share(value: object) -> bool:
-    return _number(value) and 0 <= value < 1
+def _number(value: object, least: float = 0.0, below: float = inf) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < below
 
 
 # Per setting: whether a value makes sense, and what does.
@@ -34,13 +30,13 @@ _WANTED = {
     "gamma": (lambda value: _number(value) and value > 0, "a positive number"),
     "schedule": (lambda value: value in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
     "train_images": (lambda value: value is None or _whole(value, 1), "a whole number of at least 1 or None"),
-    "dropout": (lambda value: value is None or _share(value), "a share from 0 to below 1 or None"),
+    "dropout": (lambda value: value is None or _number(value, below=1), "a share from 0 to below 1 or None"),
     "seed": (lambda value: _whole(value, 0) and value < 2**63, "a whole number from 0 to 2^63 - 1"),
     "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "augmentation": (lambda value: value is None or isinstance(value, Augmentation), "an Augmentation or None"),
-    "label_smoothing": (_share, "a share from 0 to below 1"),
-    "weight_decay": (lambda value: _number(value) and value >= 0, "a number of at least 0"),
-    "ema": (lambda value: value is None or _share(value), "a share from 0 to below 1 or None"),
+    "label_smoothing": (lambda value: _number(value, below=1), "a share from 0 to below 1"),
+    "weight_decay": (_number, "a number of at least 0"),
+    "ema": (lambda value: value is None or _number(value, below=1), "a share from 0 to below 1 or None"),
 }
 
 
@@ -93,12 +89,20 @@ class Recipe:
             if not makes_sense(value):
                 raise RecipeError(f"{field} must be {wanted}, not {value!r}")
 
-    def steps_per_epoch(self, images: int) -> int:
-        """How many full batches an epoch over `images` training images has. Raises RecipeError when there is none."""
+    def steps_per_epoch(self, images: int, processes: int = 1) -> int:
+        """How many full batches an epoch over `images` training images has.
+
+        Raises RecipeError when there is none, or when `processes` cannot share a batch equally.
+        """
         images = min(images, self.train_images or images)
         if self.batch_size > images:
             raise RecipeError(
                 f"batch_size {self.batch_size} is larger than the {images} training images: no full batch fits"
+            )
+        if self.batch_size % processes:
+            raise RecipeError(
+                f"batch_size {self.batch_size} cannot be shared equally by {processes} processes: "
+                "start a number of them that divides it, or choose another batch_size"
             )
         return images // self.batch_size
 
@@ -115,16 +119,12 @@ class Recipe:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, settings: dict) -> "Recipe":
-        """The recipe that `as_dict` gave, perhaps in another version: settings it did not know have their defaults."""
-        settings = _known(cls, settings)
-        if settings.get("augmentation") is not None:
-            settings["augmentation"] = Augmentation(**_known(Augmentation, settings["augmentation"]))
-        return cls(**settings)
-
-
-def _known(kind: type, settings: dict) -> dict:
-    return {field.name: settings[field.name] for field in fields(kind) if field.name in settings}
+    def completed(cls, settings: dict) -> dict:
+        """What `as_dict` gave in an older version, with the defaults of the settings that are new since then."""
+        bare = cls("", epochs=1, augmentation=settings.get("augmentation") and Augmentation()).as_dict()
+        return (
+            bare | settings | {"augmentation": bare["augmentation"] and bare["augmentation"] | settings["augmentation"]}
+        )
 
 
 # Listing 2.2 of the paper: 25 epochs of 468 full batches are 11,700 steps.
@@ -132,13 +132,7 @@ PAPER = Recipe("paper", epochs=25, learning_rate=0.003, schedule="step", expecte
 # For a CPU: a few epochs under one cycle reach what a stepped schedule needs many more for. Chosen on the last 10,000
 # training images, with the others to train on.
 QUICK = Recipe(
-    "quick",
-    epochs=3,
-    learning_rate=0.01,
-    schedule="one-cycle",
-    dropout=0.0,
-    precision="auto",
-    expected_accuracy=0.992,
+    "quick", epochs=3, learning_rate=0.01, schedule="one-cycle", dropout=0.0, precision="auto", expected_accuracy=0.992
 )
 # To see everything run once: seconds of training, an accuracy to match.
 SMALL = Recipe("small", epochs=2, learning_rate=0.01, schedule="one-cycle", train_images=6_400, expected_accuracy=0.90)
@@ -164,7 +158,6 @@ def recipe_for(device) -> Recipe:
 
     The environment variable MNIST_KIT_RECIPE overrides it by name ("paper", "quick", "small").
     """
-    chosen = os.environ.get("MNIST_KIT_RECIPE")
-    if chosen:
+    if chosen := os.environ.get("MNIST_KIT_RECIPE"):
         return get_recipe(chosen)
     return QUICK if str(device).startswith("cpu") else PAPER

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,8 +41,10 @@ def make_digits(train: int = 12_000, test: int = 2_000, seed: int = 0, progress:
         if not isinstance(value, int | np.integer) or value < least:
             raise DataError(f"make_digits({name}={value!r}): {name} must be a whole number from {least} up")
     path = home_folder() / "synthetic" / f"digits-v{VERSION}-{train}-{test}-seed{seed}.npz"
-    arrays = _read_cache(path)
-    if arrays is None:
+    try:
+        with np.load(path) as file:
+            arrays = [file[name] for name in ARRAYS]
+    except Exception:  # there are none yet, or they are damaged, which the format's checksums tell in a dozen ways
         train_stream, test_stream = np.random.SeedSequence(seed).spawn(2)
         arrays = [*_make_split(train, train_stream, progress), *_make_split(test, test_stream, progress)]
         file = BytesIO()
@@ -52,15 +53,6 @@ def make_digits(train: int = 12_000, test: int = 2_000, seed: int = 0, progress:
             write_atomically(path, file.getvalue())
     images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
     return Digits("synthetic", Split(images, labels), Split(test_images, test_labels))
-
-
-def _read_cache(path: Path) -> list[np.ndarray] | None:
-    """The arrays kept by an earlier call, or None when there are none or they are damaged: the format has checksums."""
-    try:
-        with np.load(path) as file:
-            return [file[name] for name in ARRAYS]
-    except Exception:  # a damaged archive fails in a dozen ways
-        return None
 
 
 def sample_drawing(

@@ -2,8 +2,6 @@
 
 import math
 import platform
-import signal
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from torch.optim.swa_utils import AveragedModel
 
 from mnist_kit.augment import augment
@@ -32,13 +31,13 @@ from mnist_kit.device import (
     parameter_dtype,
 )
 from mnist_kit.distributed import World, contact, world
-from mnist_kit.errors import CheckpointError, LossNotFinite, RecipeError, TrainingError
+from mnist_kit.errors import CheckpointError, LossNotFinite, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
-from mnist_kit.history import EPOCH_COLUMNS, History
+from mnist_kit.history import EPOCHS, History
 from mnist_kit.models import describe, dropping, require_trainable, unwrapped
 from mnist_kit.recipes import Recipe, get_recipe
+from mnist_kit.signals import stopping_on_signals
 
-END_SIGNALS = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # of a scheduler, of a lost terminal
 CHECK_STEPS = 100  # on a GPU, between two looks at the losses: each look waits for the device
 
 
@@ -100,8 +99,6 @@ def fit(
     processes = world()
     recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
     callbacks = _as_callbacks(callbacks) if processes.is_first else []
-    if every is not None and (not isinstance(every, int) or every < 1):
-        raise TrainingError(f"every must be a whole number of steps, at least 1, or None, not {every!r}")
     if resume and checkpoint is None:
         raise CheckpointError("resume=True needs the name of the checkpoint to resume from: checkpoint='…'")
     checkpoints = None if checkpoint is None else Checkpoints(checkpoint, every)
@@ -109,18 +106,16 @@ def fit(
     # A reader's grad mode, signal handlers and the model's dropout are as before afterwards.
     with torch.inference_mode(False), torch.enable_grad(), contact(), ExitStack() as at_end:
         run = Run(model, digits, recipe, processes.own(as_device(device)), processes)
-        at_end.enter_context(_stopping_on_signals(run))
+        at_end.enter_context(stopping_on_signals(run))
         at_end.enter_context(dropping(model, recipe.dropout))
         if checkpoints:
             run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
         checkpoints = checkpoints if processes.is_first else None
         network = processes.spread(model, run.device)
-        started = []
-        at_end.callback(_end, started, run)
         try:
             for callback in callbacks:
                 callback.on_start(run)
-                started.append(callback)
+                at_end.callback(callback.on_end, run)  # each is called, even where another raises
             for epoch in range(len(run.epochs) + 1, recipe.epochs + 1):
                 run.epoch = epoch
                 for batch in run.batches():  # int64 (batch_size,)
@@ -140,7 +135,7 @@ def fit(
                         callback.on_step(run)
                     if checkpoints and checkpoints.is_due(run.step) and run.keep_weights():
                         checkpoints.save(run)
-                    if run.stopping or (run.told_to_stop and run.world_size == 1):
+                    if run.should_stop():
                         raise KeyboardInterrupt
                 begun = time.perf_counter()
                 processes.share_buffers(model)
@@ -150,6 +145,8 @@ def fit(
                     callback.on_epoch(run)
         except KeyboardInterrupt:
             run.interrupted = True
+        finally:
+            model.eval()
         if checkpoints and not run.amid_step and run.keep_weights():
             checkpoints.save(run)
         if run.averaged_model is not model:
@@ -160,80 +157,59 @@ def fit(
 class Run:
     """A training run: all that changes while a model trains. Callbacks read it.
 
-    recipe, digits_name, device, steps_per_epoch: what it runs with; precision: "float32" or "bfloat16", what products
-    are computed in; world_size: processes that train together; step: steps done so far; epoch: the one that is running,
-    from 1; losses: float32 (total_steps,), NaN where there was no step yet, on the device until `history()` reads them;
-    epochs: a dict per finished epoch; resumed_at: the step that a checkpoint gave, else 0; interrupted: whether it
-    was stopped; model, optimizer, scheduler: PyTorch's.
+    recipe, digits, device, steps_per_epoch, total_steps: what it runs with; precision: "float32" or "bfloat16", what
+    products are computed in; step: steps done so far; epoch: the one that is running, from 1; losses: float32
+    (total_steps,), NaN where there was no step yet, on the device until `history()` reads them; epochs: a dict per
+    finished epoch; interrupted: whether it was stopped; model, optimizer, scheduler: PyTorch's; averaged_model: what is
+    evaluated, the model or the average of its weights where the recipe asks for one.
     """
 
     def __init__(self, model: nn.Module, digits: Digits, recipe: Recipe, device: torch.device, processes: World):
         if len(digits.test) == 0:
             raise TrainingError(f"{digits.name} has no test images to evaluate on after each epoch")
-        if recipe.batch_size % processes.size:
-            raise RecipeError(
-                f"batch_size {recipe.batch_size} cannot be shared equally by {processes.size} processes: "
-                "start a number of them that divides it, or choose another batch_size"
-            )
-        self.steps_per_epoch = recipe.steps_per_epoch(len(digits.train))
+        self.steps_per_epoch = recipe.steps_per_epoch(len(digits.train), processes.size)
+        self.total_steps = recipe.epochs * self.steps_per_epoch
         require_trainable(model)
         self.model, self.recipe, self.digits, self.device, self.processes = model, recipe, digits, device, processes
-        self.digits_name, self.world_size = digits.name, processes.size
         bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device))
         self.precision = "bfloat16" if bfloat16 else "float32"
         self.images = digits.train.images[: recipe.train_images].to(device)
         self.labels = digits.train.labels[: recipe.train_images].to(device)
         self.classes = 1 + int(max(self.labels.max(), digits.test.labels.max()))
         self.dtype = parameter_dtype(model)
-        self.step, self.epoch, self.epochs, self.resumed_at = 0, 1, [], 0
-        self.interrupted = self.stopping = self.told_to_stop = self.amid_step = False
+        self.step, self.epoch, self.epochs = 0, 1, []
+        self.interrupted, self.amid_step, self.told_to_stop = False, False, 0  # by which signal it was told
         self.started = self.epoch_started = time.perf_counter()
-        self.epoch_learning_rate = math.nan
+        self.epoch_learning_rate = recipe.learning_rate
         self.losses = torch.full((self.total_steps,), math.nan, dtype=torch.float32, device=device)
         self.clock = StepClock(device)
 
-        with computing, torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(recipe.seed)
+        self.gpus = [device] if device.type == "cuda" else []  # that have random numbers of their own
+        with answering(model), torch.random.fork_rng(self.gpus):
             model.to(device)
             if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
-                with answering(model):
-                    model(as_input(self.images[:2]).to(self.dtype))
+                torch.manual_seed(recipe.seed)
+                model(as_input(self.images[:2]).to(self.dtype))
         kind = torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam
-        fused = device.type in ("cpu", "cuda")
-        self.optimizer = kind(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+        self.optimizer = kind(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
         if recipe.schedule == "one-cycle":
-            schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, self.total_steps)
+            self.scheduler = OneCycleLR(self.optimizer, recipe.learning_rate, self.total_steps)
         else:
-            steps = recipe.step_epochs * self.steps_per_epoch
-            schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, steps, recipe.gamma)
-        self.scheduler = schedule
-        self.average = recipe.ema and AveragedModel(unwrapped(model), multi_avg_fn=_moving_average(recipe.ema))
+            self.scheduler = StepLR(self.optimizer, recipe.step_epochs * self.steps_per_epoch, recipe.gamma)
+        self.average = recipe.ema and AveragedModel(unwrapped(model), avg_fn=_moving_average(recipe.ema))
+        self.averaged_model = self.average.module if self.average else model
         self.keep_weights()
-
-    @property
-    def total_steps(self) -> int:
-        return self.recipe.epochs * self.steps_per_epoch
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far, evaluation included, without the time between a stop and the resumption."""
         return time.perf_counter() - self.started
 
-    @property
-    def learning_rate(self) -> float:
-        """Of the next step."""
-        return self.scheduler.get_last_lr()[0]
-
-    @property
-    def averaged_model(self) -> nn.Module:
-        """What is evaluated: the model, or the average of its weights where the recipe asks for one."""
-        return self.average.module if self.average else self.model
-
     def batches(self) -> Iterator[Tensor]:
         """This process's part of each batch of the epoch that is still to come: indices of images."""
         size, done = self.recipe.batch_size, self.step - len(self.epochs) * self.steps_per_epoch
         if done == 0:
-            self.epoch_started, self.epoch_learning_rate = time.perf_counter(), self.learning_rate
+            self.epoch_started, self.epoch_learning_rate = time.perf_counter(), self.scheduler.get_last_lr()[0]
         shuffle = torch.Generator().manual_seed(seed_of(self.recipe.seed, self.epoch))  # the same on every device
         order = torch.randperm(len(self.images), generator=shuffle, device="cpu").to(self.device)
         for batch in order[: self.steps_per_epoch * size].split(size)[done:]:
@@ -243,33 +219,38 @@ class Run:
     def one_step(self) -> Iterator[torch.Generator]:
         """Within it torch draws the run's own random numbers, and no other thread uses the model; for augmentation."""
         seed = seed_of(self.recipe.seed, self.step, self.processes.rank)
-        with computing, torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with computing, torch.random.fork_rng(self.gpus):
             torch.manual_seed(seed)
             self.amid_step = True  # and stays so when the step is not finished
             self.model.train()
-            self.clock.begin()
+            self.clock.mark()
             yield torch.Generator().manual_seed(seed)
-            self.clock.end()
-            if self.device.type == "cpu" or self.step % self.steps_per_epoch == 0 or self.step % CHECK_STEPS == 0:
-                self.stopping = bool(self.stop)
-                self._require_finite()
             self.amid_step = False
 
     def record(self, loss: Tensor) -> None:
         """Count the step that made `loss`, and move on the schedule."""
-        self.stop = self.told_to_stop
-        if self.world_size > 1:  # all have to stop after the same step
-            loss, self.stop = self.processes.mean(torch.stack([loss, torch.full_like(loss, self.stop)]))
-        self.losses[self.step] = loss
+        learning_rate = self.scheduler.get_last_lr()[0]
+        self.losses[self.step] = self.processes.mean(loss)
         self.step += 1
-        self.step_learning_rate = self.learning_rate
         self.scheduler.step()
         if self.average:
             self.average.update_parameters(unwrapped(self.model))
+        self.clock.mark()
+        if self._is_looked_at():
+            self._require_finite(learning_rate)
+
+    def _is_looked_at(self) -> bool:
+        """Whether to look at the losses after this step: on a GPU seldom, since each look waits for the device."""
+        return self.device.type == "cpu" or self.step % self.steps_per_epoch == 0 or self.step % CHECK_STEPS == 0
+
+    def should_stop(self) -> bool:
+        """Whether somebody has asked the run to stop. Several processes have to agree, and do so when they look."""
+        if self.processes.size == 1:
+            return self.told_to_stop > 0
+        return self._is_looked_at() and bool(self.processes.mean(torch.tensor(float(self.told_to_stop))))
 
     def record_epoch(self, evaluation: Evaluation, eval_seconds: float) -> None:
         """Note what an epoch came to."""
-        now = time.perf_counter()
         self.epochs.append(
             {
                 "epoch": self.epoch,
@@ -277,7 +258,7 @@ class Run:
                 "val_loss": evaluation.loss,
                 "val_accuracy": evaluation.accuracy,
                 "batch_accuracy": evaluation.batch_accuracy,
-                "seconds": now - self.epoch_started,
+                "seconds": time.perf_counter() - self.epoch_started,
                 "eval_seconds": eval_seconds,
                 "learning_rate": self.epoch_learning_rate,
             }
@@ -286,25 +267,21 @@ class Run:
 
     def history(self) -> History:
         """Everything so far. It waits for the device: ask at most once per second."""
-        steps = pd.DataFrame(
-            {
-                "step": range(1, self.step + 1),
-                "epoch": [1 + step // self.steps_per_epoch for step in range(self.step)],
-                "seconds": self.clock.seconds()[: self.step],
-                "loss": self.losses[: self.step].tolist(),
-            }
-        )
+        steps = pd.DataFrame({"step": np.arange(1, self.step + 1)})
+        steps["epoch"] = 1 + (steps["step"] - 1) // self.steps_per_epoch
+        steps["seconds"] = self.clock.seconds()[: self.step]
+        steps["loss"] = self.losses[: self.step].tolist()
         about = {
             "recipe": self.recipe.as_dict(),
-            "data": self.digits_name,
+            "data": self.digits.name,
             "device": device_name(self.device),
             "precision": self.precision,
-            "world_size": self.world_size,
+            "world_size": self.processes.size,
             "system": platform.platform(),
             "torch": torch.__version__,
             "interrupted": self.interrupted,
         }
-        return History(steps, pd.DataFrame(self.epochs, columns=list(EPOCH_COLUMNS)), about)
+        return History(steps, pd.DataFrame(self.epochs, columns=list(EPOCHS)), about)
 
     def keep_weights(self) -> bool:
         """Keep the weights to fall back to; False where they are not finite."""
@@ -314,22 +291,19 @@ class Run:
             self.good = (self.step, weights)
         return good
 
-    def _require_finite(self) -> None:
-        bad = (~self.losses[: self.step][-CHECK_STEPS:].isfinite()).nonzero()
+    def _require_finite(self, learning_rate: float) -> None:
+        bad = (~self.losses[: self.step].isfinite()).nonzero()
         if not len(bad):
             return
-        step = max(0, self.step - CHECK_STEPS) + int(bad[0]) + 1
+        step = int(bad[0]) + 1
         good, weights = self.good
         self.model.load_state_dict(weights)
-        rate = self.step_learning_rate
-        raise LossNotFinite(
+        message = (
             f"the loss of step {step:,} is {self.losses[step - 1].item()} (epoch {self.epoch}, learning rate "
-            f"{rate:.3g}): the model has the weights of step {good:,} again. Usually a lower "
-            "learning_rate fixes it; images or labels that are not what they should be are the other cause",
-            step,
-            rate,
-            self.history(),
+            f"{learning_rate:.3g}): the model has the weights of step {good:,} again. Usually a lower "
+            "learning_rate fixes it; images or labels that are not what they should be are the other cause"
         )
+        raise LossNotFinite(message, step, learning_rate, self.history())
 
     # Checkpoints
 
@@ -342,21 +316,20 @@ class Run:
         shapes = {name: str(tuple(tensor.shape)) for name, tensor in unwrapped(self.model).state_dict().items()}
         return {
             "recipe": self.recipe.but(expected_accuracy=0.0).as_dict(),
-            "data set": {"name": self.digits_name, "version": checksum},
+            "data set": {"name": self.digits.name, "version": checksum},
             "model": {"class": describe(self.model)[0], **shapes},
         }
 
     def state_dict(self) -> dict:
         """All that a run needs to resume: tensors and plain values."""
-        now = time.perf_counter()
         return {
             "identity": self.identity,
             "step": self.step,
             "epochs": self.epochs,
             "losses": self.losses[: self.step].clone(),
             "step_seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64),
-            "seconds": now - self.started,
-            "epoch_seconds": now - self.epoch_started,
+            "seconds": self.seconds,
+            "epoch_seconds": time.perf_counter() - self.epoch_started,
             "epoch_learning_rate": self.epoch_learning_rate,
             **{name: part.state_dict() for name, part in self.parts().items()},
         }
@@ -373,8 +346,9 @@ class Run:
         try:
             self._require_same(state["identity"], name)
             step, epochs, losses, seconds = (state[key] for key in ("step", "epochs", "losses", "step_seconds"))
-            whole = 0 <= step <= self.total_steps and len(losses) == len(seconds) == step
-            if not whole or not 0 <= step - len(epochs) * self.steps_per_epoch <= self.steps_per_epoch:
+            into_epoch = step - len(epochs) * self.steps_per_epoch
+            whole = 0 <= into_epoch <= self.steps_per_epoch and step <= self.total_steps
+            if not whole or not len(losses) == len(seconds) == step:
                 raise ValueError(f"{len(losses)} losses and {len(epochs)} epochs for {step} steps")
             if step and not state["optimizer"]["state"]:
                 raise ValueError("no state of the optimizer")
@@ -385,8 +359,7 @@ class Run:
                 own.load_state_dict(state[part])
             self.losses[:step] = losses.to(self.device)
             self.clock = StepClock(self.device, seconds.tolist())
-            self.step = self.resumed_at = step
-            self.epochs = list(epochs)
+            self.step, self.epochs = step, list(epochs)
             self.epoch = min(len(epochs) + 1, self.recipe.epochs)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
             raise CheckpointError(
@@ -396,15 +369,16 @@ class Run:
         self.keep_weights()
 
     def _require_same(self, identity: dict, name: str) -> None:
-        theirs = {**identity, "recipe": Recipe.from_dict(identity["recipe"]).as_dict()}
+        theirs = identity | {"recipe": Recipe.completed(identity["recipe"])}
         for kind, own in self.identity.items():
-            other = [key for key in {**own, **theirs[kind]} if own.get(key) != theirs[kind].get(key)]
-            if other:
-                what = ", ".join(f"{key} {theirs[kind].get(key)!r}, not {own.get(key)!r}" for key in other[:3])
-                raise CheckpointError(
-                    f"the checkpoint {name!r} is of another {kind} ({what}): train with what it was started with, "
-                    "choose another checkpoint name, or start anew without resume"
-                )
+            other = theirs[kind]
+            for key in own | other:
+                if own.get(key) != other.get(key):
+                    raise CheckpointError(
+                        f"the checkpoint {name!r} is of another {kind} ({key} {other.get(key)!r}, not "
+                        f"{own.get(key)!r}): train with what it was started with, choose another checkpoint name, or "
+                        "start anew without resume"
+                    )
 
 
 def seed_of(*numbers: int) -> int:
@@ -413,9 +387,9 @@ def seed_of(*numbers: int) -> int:
 
 
 def _as_callbacks(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
-    callbacks = [callbacks] if hasattr(callbacks, "on_step") or not isinstance(callbacks, Iterable) else list(callbacks)
+    callbacks = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
     for callback in callbacks:
-        if isinstance(callback, type) or not hasattr(callback, "on_step"):
+        if not isinstance(callback, Callback):
             raise TrainingError(f"{callback!r} is no callback: derive a class from Callback and pass an object of it")
     return callbacks
 
@@ -427,43 +401,4 @@ def _moving_average(decay: float) -> Callable:
     warm-up is TensorFlow's, `ExponentialMovingAverage(num_updates=…)`.
     """
 
-    @torch.no_grad()
-    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(averaged, current, share)
-
-    return average
-
-
-def _end(callbacks: list[Callback], run: Run) -> None:
-    run.model.eval()
-    with ExitStack() as ends:  # each on_end is called, even where another raises
-        for callback in reversed(callbacks):
-            ends.callback(callback.on_end, run)
-
-
-@contextmanager
-def _stopping_on_signals(run: Run) -> Iterator[None]:
-    """Within it Ctrl+C, SIGTERM and SIGHUP tell the run to stop after the step. A second Ctrl+C stops it at once."""
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
-        yield
-        return
-    received = []
-
-    def stop(number, _frame):
-        if number == signal.SIGINT and run.told_to_stop:
-            raise KeyboardInterrupt
-        received.append(number)
-        run.told_to_stop = True
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *END_SIGNALS)}
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    try:
-        for number in before:
-            signal.signal(number, stop)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in set(received) & set(END_SIGNALS):
-            signal.raise_signal(number)  # the state is saved: now it may end the process
+    return lambda average, weights, count: average.lerp(weights, 1 - min(decay, (1 + int(count)) / (10 + int(count))))

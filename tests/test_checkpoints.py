@@ -42,20 +42,6 @@ def test_weights_come_back_bit_for_bit(home, tiny):
     assert same(model, before) and model.training
 
 
-def test_loading_into_a_model_of_ones_own():
-    model, other = small(), small()
-    save_weights(model, "linear")
-    assert load_weights("linear", other) is other
-    assert same(other, snapshot(model)) and not other.training
-
-
-def test_saving_again_replaces():
-    save_weights(small(), "linear")
-    model = small()
-    save_weights(model, "linear")
-    assert same(load_weights("linear", small()), snapshot(model))
-
-
 def test_what_is_known_of_weights():
     path = save_weights(Net(), "mine", SMALL, accuracy=0.9432, data="tiny")
     assert weights_about("mine") == {
@@ -78,9 +64,15 @@ def write_weights(home, tensors: dict[str, torch.Tensor], **metadata: str) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("1.bias"), r"no tensor '1\.bias', which Sequential needs"),
-        (lambda t: t.update({"2.weight": torch.zeros(1)}), r"a tensor '2\.weight', which Sequential does not have"),
-        (lambda t: t.update({"1.weight": torch.zeros(20, 784)}), r"'1\.weight' is \(20, 784\).* needs \(10, 784\)"),
+        (lambda t: t.pop("1.bias"), r"tensor '1\.bias' is not there, in Sequential it is float \(10,\)"),
+        (
+            lambda t: t.update({"2.weight": torch.zeros(1)}),
+            r"tensor '2\.weight' is float \(1,\), in Sequential it is not there",
+        ),
+        (
+            lambda t: t.update({"1.weight": torch.zeros(20, 784)}),
+            r"'1\.weight' is float \(20, 784\).* it is float \(10, 784\)",
+        ),
     ],
 )
 def test_weights_of_another_model_name_the_tensor_and_change_nothing(home, change, message):
@@ -91,12 +83,6 @@ def test_weights_of_another_model_name_the_tensor_and_change_nothing(home, chang
     with pytest.raises(WeightsError, match=rf"odd\.safetensors: .*{message}"):
         load_weights("odd", model)
     assert same(model, before) and model.training
-
-
-def test_of_many_differences_the_models_first_is_named():
-    save_weights(small(), "linear")
-    with pytest.raises(WeightsError, match=r"no tensor 'conv_block\.0\.weight', which Net needs"):
-        load_weights("linear", Net())
 
 
 def test_weights_of_an_unknown_class(home):
@@ -122,9 +108,8 @@ def test_a_truncated_file(kept):
         b"<!DOCTYPE html><html>404</html>",
         (2).to_bytes(8, "little") + b"{}" + b"leftover",
         (2**60).to_bytes(8, "little"),
-        save({"x": torch.zeros(1)}, {"model": "{no JSON"}),
     ],
-    ids=["noise", "a web page", "bytes left over", "an endless header", "broken metadata"],
+    ids=["noise", "a web page", "bytes left over", "an endless header"],
 )
 def test_a_file_of_something_else(home, content):
     (home / "weights").mkdir(parents=True)

@@ -65,40 +65,36 @@ def torchrun(tmp_path, home):
 
 TOGETHER = """
 recipe = Recipe(**json.loads(sys.argv[1]))
-model = plain_model(7 + world().rank).double()  # the first process's weights have to become everybody's
-history = fit(model, digits, recipe, device="cpu")
-weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-save_file(weights, home / f"weights-{world().rank}.safetensors")
-history.save(home / f"history-{world().rank}.npz")
+rank = world().rank
+for kind in (plain_model, small_model):
+    model = kind(7 + rank).double()  # the first process's weights have to become everybody's
+    history = fit(model, digits, recipe, device="cpu")
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, home / f"{kind.__name__}-{rank}")
+    history.save(home / f"{kind.__name__}-{rank}.npz")
 """
 
 
-def test_batch_norm_and_dropout_train_too_and_all_get_the_same_model(torchrun, tmp_path):
-    output, status = torchrun(2, TOGETHER.replace("plain_model", "small_model"), json.dumps(RECIPE.as_dict()))
+def test_several_processes_do_what_one_does_and_all_get_the_same_model(torchrun, tiny, tmp_path):
+    """The same losses only without batch norm and dropout, and in float64: Adam makes much of float32's rounding."""
+    output, status = torchrun(3, TOGETHER, json.dumps(RECIPE.as_dict()))
     assert status == 0, output
-    assert History.load(tmp_path / "history-0.npz").epochs["val_accuracy"].iloc[-1] > 0.5
-    weights, same = (load_file(tmp_path / f"weights-{rank}.safetensors") for rank in range(2))
-    assert all(torch.equal(same[name], weights[name]) for name in weights)
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_do_what_one_does(torchrun, tiny, tmp_path, processes):
-    """Without batch norm and dropout, and in float64: Adam makes much of float32's rounding."""
-    output, status = torchrun(processes, TOGETHER, json.dumps(RECIPE.as_dict()))
-    assert status == 0, output
+    weights = {
+        kind: [load_file(tmp_path / f"{kind}-{rank}") for rank in range(3)] for kind in ("plain_model", "small_model")
+    }
+    for first, *others in weights.values():
+        assert all(torch.equal(other[name], tensor) for other in others for name, tensor in first.items())
+    assert History.load(tmp_path / "small_model-0.npz").epochs["val_accuracy"].iloc[-1] > 0.5
     model = plain_model(7).double()
     alone = fit(model, tiny, RECIPE, device="cpu")
-    for rank in range(processes):
-        history = History.load(tmp_path / f"history-{rank}.npz")
-        assert list(history.steps["step"]) == list(alone.steps["step"])
+    for rank in range(3):
+        history = History.load(tmp_path / f"plain_model-{rank}.npz")
         assert list(history.steps["loss"]) == pytest.approx(list(alone.steps["loss"]), rel=1e-6)
         timeless = ["epoch", "loss", "val_loss", "val_accuracy", "learning_rate"]
         pd.testing.assert_frame_equal(history.epochs[timeless], alone.epochs[timeless], rtol=1e-6)
-        assert history.about["world_size"] == processes and alone.about["world_size"] == 1
-    weights = [load_file(tmp_path / f"weights-{rank}.safetensors") for rank in range(processes)]
+        assert history.about["world_size"] == 3 and alone.about["world_size"] == 1
     for name, tensor in model.state_dict().items():
-        torch.testing.assert_close(weights[0][name], tensor, rtol=1e-6, atol=1e-9)
-        assert all(torch.equal(other[name], weights[0][name]) for other in weights[1:])
+        torch.testing.assert_close(weights["plain_model"][0][name], tensor, rtol=1e-6, atol=1e-9)
 
 
 CLI = """
@@ -107,6 +103,12 @@ main.make_model = lambda name: plain_model(int(os.environ.get("RANK", 0)))
 main.get_recipe = lambda name: Recipe("brief", epochs=30, batch_size=48, schedule="one-cycle", seed=5)
 {more}
 sys.exit(main.main(["train", *sys.argv[1:]]))
+"""
+# How many of them run when Python ends.
+THREADS = """
+import atexit, glob
+names = lambda: [Path(path).read_text() for path in glob.glob("/proc/self/task/*/comm")]
+atexit.register(lambda: print(f"of gloo {sum('gloo' in name for name in names())} threads", flush=True))
 """
 # The second of two processes is killed in the middle of a step.
 DIE_AT_40 = """
@@ -137,7 +139,7 @@ def test_a_rank_that_dies_ends_the_job_and_resume_goes_on_with_another_number(to
 
 
 def test_seeds_are_spread_over_the_ranks_and_gathered_in_one_table(torchrun, tiny, home):
-    brief = 'main.get_recipe = lambda name: Recipe("brief", epochs=1, batch_size=48)'
+    brief = THREADS + 'main.get_recipe = lambda name: Recipe("brief", epochs=1, batch_size=48)'
     output, status = torchrun(2, CLI.format(more=brief), "--recipe", "x", "--name", "many", "--seeds", "0-2,7")
     assert status == 0, output
     table = pd.read_csv(home / "runs" / "many-seeds.csv")
@@ -147,13 +149,7 @@ def test_seeds_are_spread_over_the_ranks_and_gathered_in_one_table(torchrun, tin
         assert history.about["recipe"]["seed"] == row.seed and history.about["world_size"] == 1
         assert history.epochs["val_accuracy"].iloc[-1] == row.val_accuracy
     assert "seed 7 · epoch 1/1" in output and "mean" in output
-
-
-def test_a_number_of_processes_that_does_not_divide_the_batch(torchrun, home):
-    brief = 'main.get_recipe = lambda name: Recipe("brief", epochs=1, batch_size=32)'
-    output, status = torchrun(3, CLI.format(more=brief), "--recipe", "x", "--name", "run")
-    assert status != 0 and "batch_size 32 cannot be shared equally by 3 processes" in output
-    assert not home.exists()
+    assert output.count("of gloo 0 threads") == 2  # they have ended with the group, else one may abort its process
 
 
 def test_ctrl_c_stops_all_after_the_same_step(torchrun, home):
@@ -168,9 +164,7 @@ def test_ctrl_c_stops_all_after_the_same_step(torchrun, home):
     assert "lost contact" not in output
 
 
-@pytest.mark.parametrize(("rank", "size"), [(0, 1), (0, 2), (1, 2), (2, 3)])
-def test_shards_are_equal_and_disjoint(rank, size):
-    batch = torch.arange(24)
-    parts = [World(r, size).shard(batch) for r in range(size)]
-    assert torch.equal(torch.cat(parts), batch) and torch.equal(parts[rank], World(rank, size).shard(batch))
-    assert {len(part) for part in parts} == {24 // size}
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_shards_are_equal_and_disjoint(size):
+    parts = [World(rank, size).shard(torch.arange(24)) for rank in range(size)]
+    assert torch.equal(torch.cat(parts), torch.arange(24)) and {len(part) for part in parts} == {24 // size}

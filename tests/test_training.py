@@ -8,10 +8,9 @@ from torch import nn
 from torch.nn import functional
 from torchvision.transforms.functional import to_tensor
 
-from mnist_kit.device import best_device
-from mnist_kit.errors import LossNotFinite, RecipeError, TrainingError
+from mnist_kit.errors import LossNotFinite, TrainingError
 from mnist_kit.evaluation import evaluate
-from mnist_kit.history import EPOCH_COLUMNS, STEP_COLUMNS
+from mnist_kit.history import EPOCHS, STEPS
 from mnist_kit.recipes import PAPER, Recipe
 from mnist_kit.training import Callback, fit, seed_of
 
@@ -19,27 +18,21 @@ BRIEF = Recipe("brief", epochs=2, batch_size=25, train_images=100)  # 2 × 4 ste
 ABSENT = "cuda" if not torch.cuda.is_available() else "mps"
 
 
-def test_it_learns(tiny):
-    model = net()
-    history = fit(model, tiny, Recipe("", epochs=3, batch_size=30, learning_rate=0.005, schedule="one-cycle"))
-    assert history.epochs["val_accuracy"].iloc[-1] > 0.95
-    assert history.epochs["loss"].iloc[-1] < history.epochs["loss"].iloc[0] / 2
-    assert evaluate(model, tiny.test).accuracy == history.epochs["val_accuracy"].iloc[-1]
-
-
-def test_the_average_of_the_weights_forgets_the_initial_ones(tiny):
-    """Though it would take 10,000 steps with a constant decay."""
-    model = net()
-    recipe = Recipe("", epochs=4, batch_size=30, learning_rate=0.005, schedule="one-cycle", ema=0.9999)
+@pytest.mark.parametrize("ema", [None, 0.9999])
+def test_it_learns(tiny, ema):
+    """An average of the weights forgets the initial ones; at a constant decay that would take 10,000 steps."""
+    model = small_model()
+    recipe = Recipe("", epochs=4, batch_size=30, learning_rate=0.01, schedule="one-cycle", ema=ema)
     history = fit(model, tiny, recipe)
     assert history.epochs["val_accuracy"].iloc[-1] > 0.9
+    assert history.epochs["loss"].iloc[-1] < history.epochs["loss"].iloc[0] / 2
     assert evaluate(model, tiny.test).accuracy == history.epochs["val_accuracy"].iloc[-1]
 
 
 def test_the_tables_of_a_run(tiny):
     history = fit(small_model(), tiny, replace(BRIEF, train_images=110), device="cpu")  # 10 images left over
     steps, epochs = history.steps, history.epochs
-    assert tuple(steps.columns) == STEP_COLUMNS and tuple(epochs.columns) == EPOCH_COLUMNS
+    assert list(steps) == list(STEPS) and list(epochs) == list(EPOCHS)
     assert list(steps["step"]) == [1, 2, 3, 4, 5, 6, 7, 8] and list(steps["epoch"]) == [1, 1, 1, 1, 2, 2, 2, 2]
     assert (steps["seconds"] > 0).all()
     assert list(epochs["epoch"]) == [1, 2]
@@ -51,18 +44,10 @@ def test_the_tables_of_a_run(tiny):
     assert history.about["recipe"]["train_images"] == 110
 
 
-def test_the_model_is_left_in_evaluation_mode(tiny):
-    model = small_model()
-    fit(model, tiny, BRIEF, device="cpu")
-    assert not any(module.training for module in model.modules())
-
-
 def test_the_same_seed_gives_the_same_run_bit_for_bit(tiny):
-    recipe = replace(BRIEF, epochs=1)
-    models = [net(), net(), net()]
+    models = [small_model(), small_model(), small_model()]
     first, second, other = (
-        fit(model, tiny, replace(recipe, seed=seed), device="cpu")
-        for model, seed in zip(models, (7, 7, 8), strict=True)
+        fit(model, tiny, replace(BRIEF, seed=seed), device="cpu") for model, seed in zip(models, (7, 7, 8), strict=True)
     )
     timeless = ["epoch", "loss", "val_loss", "val_accuracy", "learning_rate"]
     pd.testing.assert_series_equal(first.steps["loss"], second.steps["loss"], check_exact=True)
@@ -70,13 +55,6 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(tiny):
     weights, same, _ = (model.state_dict() for model in models)
     assert all(torch.equal(weights[name], same[name]) for name in weights)
     assert not first.steps["loss"].equals(other.steps["loss"])
-
-
-def test_only_the_first_images_are_used_where_the_recipe_says_so(tiny):
-    few = replace(tiny, train=tiny.train.first(100))
-    limited = fit(small_model(), tiny, BRIEF, device="cpu")
-    whole = fit(small_model(), few, replace(BRIEF, train_images=None), device="cpu")
-    assert limited.steps["loss"].equals(whole.steps["loss"])
 
 
 def test_the_learning_rate_falls_after_every_seventh_epoch_of_the_paper(tiny):
@@ -141,15 +119,6 @@ def test_bfloat16_is_for_processors_that_multiply_it(tiny, monkeypatch, has_inst
     assert 0 < differences.max() < 0.05 if has_instructions else differences.max() == 0
 
 
-def test_a_batch_larger_than_the_data(tiny):
-    with pytest.raises(RecipeError, match=r"batch_size 301.*300 training images"):
-        fit(small_model(), tiny, Recipe("", epochs=1, batch_size=301))
-
-
-def test_a_batch_of_all_the_data(tiny):
-    assert len(fit(small_model(), tiny, Recipe("", epochs=1, batch_size=300), device="cpu").steps) == 1
-
-
 class Diary(Callback):
     """Notes what is called, and where the run stands then."""
 
@@ -163,7 +132,9 @@ class Diary(Callback):
         self.diary.append((self.name, "step", run.step, run.epoch))
 
     def on_epoch(self, run):
-        self.diary.append((self.name, "epoch", run.step, run.epoch, len(run.history().epochs)))
+        history = run.history()
+        assert list(history.steps["step"]) == list(range(1, run.step + 1)) and history.steps.notna().all(axis=None)
+        self.diary.append((self.name, "epoch", run.step, run.epoch, len(history.epochs)))
 
     def on_end(self, run):
         self.diary.append((self.name, "end", run.step, run.interrupted))
@@ -182,20 +153,7 @@ def test_callbacks_are_called_in_order(tiny):
         ("epoch", 4, 2, 2),
         ("end", 4, False),
     ]
-    assert [entry[0] for entry in diary] == ["a", "b"] * 8
-
-
-def test_what_a_callback_sees_of_the_run(tiny):
-    class Look(Callback):
-        def on_step(self, run):
-            history = run.history()
-            assert list(history.steps["step"]) == list(range(1, run.step + 1))
-            assert history.steps["loss"].notna().all() and len(history.steps["seconds"]) == run.step
-            self.seen = (run.steps_per_epoch, run.total_steps, run.digits_name, run.device.type, run.recipe)
-
-    look = Look()
-    fit(small_model(), tiny, BRIEF, [look], "cpu")
-    assert look.seen == (4, 8, "tiny", "cpu", BRIEF)
+    assert [entry[0] for entry in diary] == [*["a", "b"] * 7, "b", "a"]
 
 
 class StopAt(Callback):
@@ -220,21 +178,6 @@ def test_interrupting_returns_the_history_so_far_and_a_usable_model(tiny, stop, 
     assert 0 <= evaluate(model, tiny.test, "cpu").accuracy <= 1
 
 
-def test_an_interrupted_run_is_the_beginning_of_the_whole_one(tiny):
-    whole = fit(small_model(), tiny, BRIEF, device="cpu")
-    begun = fit(small_model(), tiny, BRIEF, [StopAt(5)], "cpu")
-    assert list(begun.steps["loss"]) == list(whole.steps["loss"][:5])
-
-
-def test_an_error_in_a_callback_is_not_swallowed_and_leaves_the_model_in_order(tiny):
-    diary, model = [], small_model()
-    order = layer_names(model)
-    with pytest.raises(ZeroDivisionError):
-        fit(model, tiny, BRIEF, [Diary("a", diary), StopAt(2, ZeroDivisionError)], "cpu")
-    assert diary[-1] == ("a", "end", 2, False)
-    assert layer_names(model) == order and not model.training
-
-
 @pytest.mark.parametrize("device", [ABSENT, "nonsense", "cuda:99", "meta"])
 def test_a_device_that_is_not_there(tiny, device):
     model = small_model()
@@ -242,12 +185,6 @@ def test_a_device_that_is_not_there(tiny, device):
         with pytest.raises(TrainingError, match=f"device '{device}' cannot be used here .*this machine has "):
             use()
     assert model.training and next(model.parameters()).device.type == "cpu"
-
-
-def test_the_device_at_hand_is_the_default(tiny):
-    model = small_model()
-    evaluate(model, tiny.test)
-    assert next(model.parameters()).device.type == best_device().type
 
 
 class Spoil(Callback):
@@ -272,10 +209,3 @@ def test_a_loss_that_is_not_finite_stops_with_the_weights_of_the_last_good_epoch
     weights, expected = model.state_dict(), good.state_dict()
     assert all(torch.equal(weights[name], expected[name]) for name in weights)
     assert not model.training
-
-
-def test_a_learning_rate_that_is_far_too_high_does_not_ruin_the_model(tiny):
-    model = small_model()
-    with pytest.raises(LossNotFinite, match="lower learning_rate"):
-        fit(model, tiny, replace(BRIEF, learning_rate=1e38, epochs=20), device="cpu")
-    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
