@@ -179,8 +179,10 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
         slope = (x1 - x) / (y1 - y) if upright else (y1 - y) / (x1 - x)
         along = np.arange(small.shape[0 if upright else 1])
         across = np.rint(x + slope * (along - y) if upright else y + slope * (along - x)).astype(int)
-        if abs(slope) > 0.25 or across.min() < 0 or across.max() >= small.shape[1 if upright else 0]:
+        in_view = (across >= 0) & (across < small.shape[1 if upright else 0])
+        if abs(slope) > 0.25 or in_view.mean() < 0.5:
             continue
+        along, across = along[in_view], across[in_view]
         line = (along, across) if upright else (across, along)
         radius, covered = np.median(depth[line]), (depth[line] > 0).mean()
         if covered > 0.6 and radius < THICKEST_LINE * min(small.shape):
@@ -194,7 +196,10 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
         if radius <= 1.5 * np.median(list(whole.values())):
             ends = [(round(line[1][end] / scale), round(line[0][end] / scale)) for end in (0, -1)]
             cv2.line(printed, *ends, float(np.median(darkest[line])), math.ceil((2 * radius + 1) / scale))
-    return np.where(share < 1.5 * printed, 0, share)  # what is darker has ink on the line
+    share = np.where(share < 1.5 * printed, 0, share)  # what is darker has ink on the line,
+    pieces = cv2.connectedComponents((share > floor).astype(np.uint8))[1].ravel()
+    of_line = np.bincount(pieces, (share < 2.2 * printed).ravel()) / np.bincount(pieces)
+    return np.where((of_line > 0.7)[pieces].reshape(share.shape), 0, share)  # unless it lies on the line altogether
 
 
 def _pieces(share: np.ndarray, least: float, smallest: float, photo: bool = False) -> np.ndarray:

@@ -64,18 +64,7 @@ class Reading:
 
     def as_dict(self) -> dict:
         """text, sure, confidence, and per line its digits with digit, sure, confidence and box, as plain values."""
-        lines = [
-            [
-                {
-                    "digit": digit.prediction.digit,
-                    "sure": digit.prediction.sure,
-                    "confidence": round(digit.prediction.confidence, 4),
-                    "box": list(digit.box),
-                }
-                for digit in line
-            ]
-            for line in self.lines
-        ]
+        lines = [[_as_dict(digit) for digit in line] for line in self.lines]
         return {"text": self.text, "sure": self.sure, "confidence": round(self.confidence, 4), "lines": lines}
 
     def shown_in(self, picture) -> Image.Image:
@@ -110,19 +99,26 @@ def read(picture, recognizer: Recognizer | None = None) -> Reading:
         for mark in marks:
             raster[mark.top : mark.bottom, mark.left : mark.right] = 0
         digits = split(raster, recognizer)
+    if not digits and is_drawing:
+        raise EmptyDrawing("nothing is drawn yet: there is no ink in the drawing")
     if not digits:
-        empty = "nothing is drawn yet: there is no ink in the drawing"
-        blank = "there is nothing in the picture that looks like a digit: no ink was found on its paper"
-        raise EmptyDrawing(empty if is_drawing else blank)
+        raise EmptyDrawing("there is nothing in the picture that looks like a digit: no ink was found on its paper")
     if not any(digit.prediction.likeness >= 0.5 for digit in digits):
         raise ImageError(f"nothing looks like a digit, in {len(digits)} places where there is ink")
     factor = 1 if is_drawing else round(max(as_image(picture).size) / max(raster.shape))
     before = [""]
     for last, digit in pairwise(digits):
-        between = [mark.sign for mark in marks if mark.follows(last) and not mark.follows(digit)]
-        before.append("".join(between) if last.line == digit.line else "")
+        left, top, _, bottom = last.box
+        here = [m.sign for m in marks if left < m.left < digit.box[0] and top < m.bottom < 2 * bottom - top]
+        before.append("".join(here) if last.line == digit.line else "")
     digits = [replace(digit, box=tuple(factor * side for side in digit.box)) for digit in digits]
     return Reading(tuple(digits), tuple(before))
+
+
+def _as_dict(digit: ReadDigit) -> dict:
+    answer = digit.prediction
+    confidence = round(answer.confidence, 4)
+    return {"digit": answer.digit, "sure": answer.sure, "confidence": confidence, "box": list(digit.box)}
 
 
 class _Mark(NamedTuple):
@@ -137,10 +133,6 @@ class _Mark(NamedTuple):
     def holds(self, stroke: Stroke) -> bool:
         x, y = (stroke.points.min(axis=0) + stroke.points.max(axis=0)) / 2
         return self.left <= x <= self.right and self.top <= y <= self.bottom
-
-    def follows(self, digit: ReadDigit) -> bool:
-        left, top, right, bottom = digit.box
-        return (left + right) / 2 < self.left and top < self.bottom < 2 * bottom - top
 
 
 def _marks(raster: np.ndarray) -> list[_Mark]:
@@ -160,10 +152,9 @@ def _marks(raster: np.ndarray) -> list[_Mark]:
         if above_or_below.sum() > 1 or left[beside[1]] - right[beside[0]] > WIDEST * size:
             continue
         place = (middle[n] - head) / size  # 0 at the top of the digits, 1 at their foot
-        if max(width[n], height[n]) < POINT * size and place > LOW:
-            marks.append(_Mark(".", left[n], top[n], right[n], bottom[n]))
-        elif width[n] > 1.5 * height[n] and abs(place - 0.5) < LEVEL:
-            marks.append(_Mark("-", left[n], top[n], right[n], bottom[n]))
+        is_point = max(width[n], height[n]) < POINT * size and place > LOW
+        if is_point or (width[n] > 1.5 * height[n] and abs(place - 0.5) < LEVEL):
+            marks.append(_Mark("." if is_point else "-", left[n], top[n], right[n], bottom[n]))
     return marks
 
 

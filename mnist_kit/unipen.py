@@ -53,14 +53,14 @@ def read_unipen(folder: str | Path, kinds: tuple[str, ...] = ("1a",)) -> Iterato
             raise DrawingError(f"there are no files in {folder / 'data' / kind}: unpack train_r01_v07 there")
         for path in files:
             site = path.relative_to(folder / "data" / kind).parts[0]
-            yield from read_unipen_file(path, folder / "include", site)
+            yield from _characters(path, folder / "include", site)
 
 
-def read_unipen_file(path: str | Path, include: str | Path, site: str = "") -> Iterator[Character]:
-    """The characters of one file. include: the folder its `.INCLUDE` lines are relative to. Raises DrawingError."""
-    path, segments, components = Path(path), [], []
+def _characters(path: Path, include: Path, site: str) -> Iterator[Character]:
+    """The characters of one file. include: the folder its `.INCLUDE` lines are relative to."""
+    segments, components = [], []
     columns, density = ["X", "Y"], {"X": 1.0, "Y": 1.0}  # density: points per mm or inch
-    for keyword, text in _statements(path, Path(include)):
+    for keyword, text in _statements(path, include):
         words = text.split()
         if keyword == "SEGMENT":
             segments.append(text)
@@ -77,7 +77,7 @@ def read_unipen_file(path: str | Path, include: str | Path, site: str = "") -> I
         if strokes:
             sign = re.sub(r"\\(.)", r"\1", match[2])
             label = int(sign) if sign in tuple("0123456789") else None
-            drawing = Drawing(PAD, PAD, _on_pad(strokes), label, f"{site}-{path.stem}".lstrip("-"))
+            drawing = Drawing(PAD, PAD, _on_pad(strokes), label, f"{site}-{path.stem}")
             yield Character(sign, site, drawing)
 
 
