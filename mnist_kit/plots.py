@@ -57,20 +57,18 @@ def save_figure(figure: Figure, name: str) -> Path:
 
 
 def plot_loss(history: History, cut: float | None = None) -> Figure:
-    """Figure 3: training loss of every step, the lowest marked. With `cut` (figure 4: 0.5) only the losses below it."""
+    """Figure 3: training loss of every step, the lowest marked. With `cut`, only losses below it, if there are any."""
     history.require_steps()
-    losses = history.steps["loss"]
-    shown = losses if cut is None else losses[losses < cut]
-    if shown.empty:
-        raise HistoryError(f"no step has a loss below the cut {cut}: the lowest is {losses.min():.4g}")
-    title = "Training loss of every step" + ("" if cut is None else f", cut at loss < {cut:g}")
+    shown, title = history.steps["loss"], "Training loss of every step"
+    if cut is not None and shown.min() < cut:
+        shown, title = shown[shown < cut], f"{title}, cut at loss < {cut:g}"
     note = "○ lowest: {best:.3g} at step {step:,.0f}, epoch {epoch:.0f}"
     return _plot_steps(history, shown, "training loss (cross-entropy)", LOSS, title, note, best="min")
 
 
 def plot_loss_cut(history: History, cut: float = paper.LOSS_CUT) -> Figure:
     """Figure 4: the training losses below `cut`, or all of them while none is that low."""
-    return plot_loss(history, cut if (history.steps["loss"] < cut).any() else None)
+    return plot_loss(history, cut)
 
 
 def plot_step_seconds(history: History) -> Figure:
