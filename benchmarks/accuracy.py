@@ -12,12 +12,8 @@ import sys
 from datetime import datetime
 
 from benchmarks.contestants import CLASSIC, FIT_PAPER, FIT_QUICK, PAPER_LOOP, Contestant
-from benchmarks.machine import about_machine, digits_called
-from benchmarks.report import bench_folder, machine_line, number, save, table
-from benchmarks.speed import add_common, page
+from benchmarks.report import begin, bench_folder, number, page, save, table
 from benchmarks.workers import Worker, WorkerFailed
-from mnist_kit import MnistKitError
-from mnist_kit.device import as_device
 
 THRESHOLDS = (0.990, 0.992, 0.994)
 BY_KEY = {"quick": FIT_QUICK, "paper": FIT_PAPER, "paper-loop": PAPER_LOOP, "classic": CLASSIC}
@@ -27,7 +23,6 @@ SAME_MACHINE = ("device", "torch", "threads")
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, save after each run. Exit status: 0; 1 when a run failed; 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__.splitlines()[0])
-    add_common(parser)
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0; default: %(default)s")
     parser.add_argument(
         "--contestants",
@@ -39,15 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--most-epochs", type=int, help="end every run after so many")
     parser.add_argument("--to-the-end", action="store_true", help="do not end a rival with the last accuracy passed")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are done")
-    options = parser.parse_args(arguments)
-    try:
-        device, data = as_device(options.device), digits_called(options.data).name
-    except MnistKitError as error:
-        print(error, file=sys.stderr)
-        return 2
-    report = {"machine": about_machine(device), "data": data, "thresholds": THRESHOLDS, "runs": []}
+    options, device, report = begin(parser, arguments)
+    data = report["data"]
+    report["thresholds"] = THRESHOLDS
     report["runs"] = earlier_runs(report, options)
-    print(machine_line(report["machine"]), flush=True)
     failed = False
     for seed in range(options.seeds):
         for contestant in (BY_KEY[key] for key in options.contestants):

@@ -1,6 +1,5 @@
 """The small measurements: importing, recognising, and what watching and keeping a run costs."""
 
-import inspect
 import json
 import os
 import statistics
@@ -137,13 +136,12 @@ def watched(data: str, device: str, steps: int, rounds: int) -> dict:
     digits = digits_called(data)
     digits = replace(digits, test=digits.test.first(1))
     recipe = replace(PAPER, name="bench", epochs=1, train_images=steps * PAPER.batch_size)
-    keeps = "checkpoint" in inspect.signature(fit).parameters
     model = Net()
     fit(model, digits, replace(recipe, train_images=2 * recipe.batch_size), device=device)  # to warm up
     bare, both, own = [], [], []
     for turn, way in alternating(["bare", "both"], rounds):
         curves = Timed(LiveCurves())
-        keep = {"checkpoint": f"bench-{turn}"} if keeps and way == "both" else {}
+        keep = {"checkpoint": f"bench-{turn}"} if way == "both" else {}
         started = time.perf_counter()
         fit(model, digits, recipe, [curves] if way == "both" else [], device, **keep)
         wait_for(torch.device(device))
@@ -153,7 +151,6 @@ def watched(data: str, device: str, steps: int, rounds: int) -> dict:
             own.append(curves.seconds / seconds)
     return {
         "steps": recipe.steps_per_epoch(len(digits.train)),
-        "checkpoints": keeps,
         "bare": spread(bare),
         "watched": spread(both),
         "extra": spread([with_ / without - 1 for with_, without in zip(both, bare, strict=True)]),
@@ -209,11 +206,10 @@ def describe_watching(measured: dict) -> str:
     """The lines of `measure_watching`."""
     if "skipped" in measured:
         return f"Watching and keeping a run: skipped, {measured['skipped']}."
-    what = "LiveCurves and checkpoints" if measured["checkpoints"] else "LiveCurves (`fit` keeps no checkpoints here)"
     extra, own = measured["extra"], measured["curves_own_share"]
     rows = [
         ["median of the pairs", f"{extra['median']:+.1%}", f"{own['median']:.2%}"],
         ["lowest and highest", f"{extra['lowest']:+.1%} {extra['highest']:+.1%}", f"{own['highest']:.2%}"],
     ]
-    about = f"{what}, in a notebook, {extra['count']} pairs of runs of {measured['steps']} steps"
+    about = f"LiveCurves and checkpoints, in a notebook, {extra['count']} pairs of runs of {measured['steps']} steps"
     return table([about, "longer than the bare run", "share spent in LiveCurves"], rows)

@@ -1,11 +1,41 @@
 """What was measured as a table to read, and kept as JSON and Markdown in `bench/` of the home folder."""
 
+import argparse
 import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from benchmarks.machine import about_machine, digits_called
+from mnist_kit import MnistKitError
+from mnist_kit.device import as_device
 from mnist_kit.files import home_folder, write_atomically
+
+
+def begin(
+    parser: argparse.ArgumentParser, arguments: list[str] | None
+) -> tuple[argparse.Namespace, torch.device, dict]:
+    """The options, with --data and --device that every benchmark has; the device; and a report of the machine and data.
+
+    Ends the program with status 2 for bad input.
+    """
+    parser.add_argument("--data", default="mnist", help='"mnist" or a sibling, "synthetic", "noise"')
+    parser.add_argument("--device", help="cpu, cuda, mps; default: the fastest at hand")
+    options = parser.parse_args(arguments)
+    try:
+        device, data = as_device(options.device), digits_called(options.data).name
+    except MnistKitError as error:
+        parser.error(str(error))
+    report = {"machine": about_machine(device), "data": data}
+    print(machine_line(report["machine"]), flush=True)
+    return options, device, report
+
+
+def page(title: str, report: dict, text: list[str]) -> str:
+    """The Markdown file of a report."""
+    return "\n\n".join([f"# {title}", machine_line(report["machine"]), *text]) + "\n"
 
 
 def bench_folder() -> Path:
@@ -41,6 +71,12 @@ def spread(values: Sequence[float], scale: float = 1.0) -> dict:
     """median, lowest, highest and count of `values`, each times `scale`."""
     scaled = [value * scale for value in values]
     return {"median": statistics.median(scaled), "lowest": min(scaled), "highest": max(scaled), "count": len(scaled)}
+
+
+def paired(above: list[list[float]], below: list[list[float]]) -> float:
+    """The ratio within each round, of medians; then the median of the rounds."""
+    pairs = zip(above, below, strict=True)
+    return statistics.median(statistics.median(one) / statistics.median(other) for one, other in pairs)
 
 
 def machine_line(machine: dict) -> str:

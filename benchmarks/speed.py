@@ -10,7 +10,7 @@ import sys
 import time
 
 from benchmarks.contestants import CLASSIC, FIT_PAPER, FIT_QUICK, PAPER_LOOP, Contestant
-from benchmarks.machine import MatrixProduct, about_machine, digits_called
+from benchmarks.machine import MatrixProduct
 from benchmarks.parts import (
     describe_imports,
     describe_recognising,
@@ -19,10 +19,8 @@ from benchmarks.parts import (
     measure_recognising,
     measure_watching,
 )
-from benchmarks.report import machine_line, number, save, spread, table
+from benchmarks.report import begin, number, page, paired, save, spread, table
 from benchmarks.workers import alternating, workers
-from mnist_kit import MnistKitError
-from mnist_kit.device import as_device
 
 NAMES = (FIT_PAPER, FIT_QUICK, PAPER_LOOP, CLASSIC)
 PARTS = ("imports", "recognising", "watching")
@@ -31,21 +29,14 @@ PARTS = ("imports", "recognising", "watching")
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, save. Exit status: 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
-    add_common(parser)
     parser.add_argument("--rounds", type=int, default=5, help="of steps; default: %(default)s")
     parser.add_argument("--steps", type=int, default=8, help="timed in a round; default: %(default)s")
     parser.add_argument("--evaluations", type=int, default=3, help="rounds of evaluation; default: %(default)s")
     for part in PARTS:
         parser.add_argument(f"--{part}", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--only", choices=PARTS, help="measure this part and nothing else")
-    options = parser.parse_args(arguments)
-    try:
-        device, data = as_device(options.device), digits_called(options.data).name
-    except MnistKitError as error:
-        print(error, file=sys.stderr)
-        return 2
-    report = {"machine": about_machine(device), "data": data}
-    print(machine_line(report["machine"]), flush=True)
+    options, device, report = begin(parser, arguments)
+    data = report["data"]
     text = []
     if not options.only:
         report |= measure_training(data, str(device), options.rounds, options.steps, options.evaluations)
@@ -64,17 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
     name = f"speed-{options.only}" if options.only else "speed"
     print(f"\n{save(name, report, page('Speed', report, text))}")
     return 0
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """The options that every benchmark has."""
-    parser.add_argument("--data", default="mnist", help='"mnist" or a sibling, "synthetic", "noise"')
-    parser.add_argument("--device", help="cpu, cuda, mps; default: the fastest at hand")
-
-
-def page(title: str, report: dict, text: list[str]) -> str:
-    """The Markdown file of a report."""
-    return "\n\n".join([f"# {title}", machine_line(report["machine"]), *text]) + "\n"
 
 
 def measure_training(data: str, device: str, rounds: int, steps: int, evaluations: int) -> dict:
@@ -98,16 +78,16 @@ def measure_training(data: str, device: str, rounds: int, steps: int, evaluation
         contestants[name] = about | {
             "step": step,
             "step_floor": work / _middle(rates),
-            "step_times_floor": _paired(stepped[name], [[work / rate for rate in round_] for round_ in rates]),
+            "step_times_floor": paired(stepped[name], [[work / rate for rate in round_] for round_ in rates]),
             "images_per_second": about["batch_size"] / step["median"],
             "epoch": about["steps_per_epoch"] * step["median"],
             "evaluation": spread([seconds for round_ in evaluated[name] for seconds in round_]),
             "evaluation_floor": look / _middle(more_rates),
-            "evaluation_times_floor": _paired(
+            "evaluation_times_floor": paired(
                 evaluated[name], [[look / rate for rate in round_] for round_ in more_rates]
             ),
-            "image_times_fit": _paired(_per_image(stepped, abouts, name), _per_image(stepped, abouts, FIT_PAPER)),
-            "evaluation_times_fit": _paired(evaluated[name], evaluated[FIT_PAPER]),
+            "image_times_fit": paired(_per_image(stepped, abouts, name), _per_image(stepped, abouts, FIT_PAPER)),
+            "evaluation_times_fit": paired(evaluated[name], evaluated[FIT_PAPER]),
             "first_step": firsts[name],
             "peak_training": peaks[name],
             "peak_evaluation": peaks_after[name],
@@ -130,12 +110,6 @@ def _in_rounds(floor, by_name: dict, rounds: int, ask) -> tuple[list[list[float]
 
 def _middle(rounds: list[list[float]]) -> float:
     return statistics.median(value for round_ in rounds for value in round_)
-
-
-def _paired(above: list[list[float]], below: list[list[float]]) -> float:
-    """The ratio within each round, of medians; then the median of the rounds."""
-    pairs = zip(above, below, strict=True)
-    return statistics.median(statistics.median(one) / statistics.median(other) for one, other in pairs)
 
 
 def _per_image(stepped: dict, abouts: dict, name: str) -> list[list[float]]:

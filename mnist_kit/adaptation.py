@@ -1,8 +1,9 @@
 """Fine-tuning on one person's drawings: the last layer learns the hand, all layers before it stay as they are."""
 
 from collections.abc import Iterable
-from copy import deepcopy
-from dataclasses import dataclass
+from contextlib import suppress
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from mnist_kit.synthetic import load_digits
 
 FEWEST = 5  # labelled drawings to learn from
 PARTS = 5  # of the drawings; each is held back once
-IMAGES = 2_000  # of the data set, to learn with, and as many others to count the cost on
+IMAGES, ASIDE = 2_000, 10_000  # of the data set: to learn with, and others to count the cost on
 VARIED = 1_000  # drawings that the last layer learns from, about, each drawing in 4 to 20 ways
 WAYS = Augmentation(degrees=8, scale=0.1, shear=0.2, shift=1, elastic=0.5, thickness=0.5)
 PULL = 3e-3  # of the old weights on the new: with 1e-3 it gains more, with 1e-2 it costs less
@@ -73,48 +74,50 @@ def adapt(
 
     drawings: None for those that the pad's *keep* collected; those without a label or without ink are left out.
     digits: None for `load_digits()`. Only the last `nn.Linear` is trained: on the drawings, each in many ways, and on
-    training images of `digits`, for which it has to answer as before. The gain is counted by cross-validation: a fifth
-    of the drawings at a time is read by a network that has learned the other four; the network that is saved has
-    learned them all. The cost is counted on other training images; the test images are not touched. (A network that
-    was trained on these images knows them well: on new ones it may lose about twice as many.) Start from a network
-    that has not learned these drawings before, or the gain comes out wrong. The same seed gives the same weights.
-    `recognizer` stays as it is, and until the end nothing is saved.
+    2,000 training images of `digits`, for which it has to answer as before. The gain is counted by cross-validation: a
+    fifth of the drawings at a time is read by a network that has learned the other four; the network that is saved has
+    learned them all. The cost is counted on up to 10,000 other training images, the last ones; the test images are not
+    touched. (A network that was trained on these images knows them well: on new ones it may lose more.) Start from a
+    network that has not learned these drawings before, or the gain comes out wrong. The same seed gives the same
+    weights. `recognizer` stays as it is, and until the end nothing is saved.
 
     Raises DrawingError for fewer than 5 drawings, RecognizerError unless the recognizer is a network whose last
     nn.Linear gives 10 or 11 logits, WeightsError for a name that other weights have, StorageError.
     """
     _fine_tuned(name)
-    model, last = _network(recognizer)
+    model, body, last = _network(recognizer)
     generator = torch.Generator().manual_seed(seed)
-    pictures, labels = _pictures(read_drawings() if drawings is None else drawings, recognizer, progress)
+    pictures, labels = _pictures(read_drawings() if drawings is None else drawings, recognizer)
     train = (load_digits() if digits is None else digits).train
     count = min(IMAGES, len(train) // 2)
-    old, aside = train.images[:count] / 255, train.images[-count:] / 255
+    old, aside = train.images[:count] / 255, train.images[count:][-ASIDE:] / 255
     if last.out_features > 10:  # halves swapped are no digits, and what is said of them has to stay as well
         old = torch.cat([old, old.roll((14, 14), (2, 3))])
     ways = min(max(VARIED // len(labels), 4), 20)
     varied = augment(pictures.repeat_interleave(ways, 0), WAYS, generator)
-    old, aside, pictures, varied = (_features(model, last, images) for images in (old, aside, pictures, varied))
+    shown = old, aside, pictures, varied
+    old, aside, pictures, varied = _features(body, torch.cat(shown), progress).split([*map(len, shown)])
+    varied = varied.unflatten(0, (-1, ways))  # (drawings, ways, features)
 
-    part = torch.empty_like(labels)  # that a drawing is in; each has some of every digit
     shuffled = torch.randperm(len(labels), generator=generator)
-    part[shuffled[labels[shuffled].argsort(stable=True)]] = torch.arange(len(labels)) % PARTS
+    by_digit = shuffled[labels[shuffled].argsort(stable=True)]  # each part has some of every digit
     right_after = 0
-    for held_back in range(PARTS):
-        kept = (part != held_back).repeat_interleave(ways)
-        layer = _trained(last, old, varied[kept], labels.repeat_interleave(ways)[kept])
-        right_after += _right(layer, pictures[part == held_back], labels[part == held_back])
-    layer = _trained(last, old, varied, labels.repeat_interleave(ways))
-    drawn = (len(labels), _right(last, pictures, labels), right_after)
-    cost = (count, *(_right(each, aside, train.labels[-count:]) for each in (last, layer)))
+    for part in range(PARTS):
+        held_back = torch.isin(torch.arange(len(labels)), by_digit[part::PARTS])
+        layer = _trained(last, old, varied[~held_back], labels[~held_back])
+        right_after += _right(layer, pictures[held_back], labels[held_back])
+    layer = _trained(last, old, varied, labels)
+    drawn = len(labels), _right(last, pictures, labels), right_after
+    cost = len(aside), *(_right(each, aside, train.labels[-len(aside) :]) for each in (last, layer))
     last.load_state_dict(layer.state_dict())
-    adapted = Adapted(Recognizer(model, recognizer.framing), name, *drawn, *cost)
+    adapted = Adapted(recognizer, name, *drawn, *cost)
     if not adapted.replaced:
-        return Adapted(recognizer, name, *drawn, *cost)
-    calibration = {"temperature": recognizer.temperature, "threshold": recognizer.threshold}
-    adapted.recognizer.temperature, adapted.recognizer.threshold = recognizer.temperature, recognizer.threshold
-    save_weights(model, name, data=f"{HAND}{len(labels)} drawings", **calibration)
-    return adapted
+        return adapted
+    new = copy(recognizer)
+    new.model = model
+    data, calibration = f"{HAND}{len(labels)} drawings", {"temperature": new.temperature, "threshold": new.threshold}
+    save_weights(model, name, data=data, **calibration)
+    return replace(adapted, recognizer=new)
 
 
 def forget(name: str = "my-hand") -> bool:
@@ -134,39 +137,40 @@ def forget(name: str = "my-hand") -> bool:
 def _fine_tuned(name: str) -> Path | None:
     """The file that `adapt` saved as `name`, None where there is none. Raises WeightsError for other weights."""
     check_name(name)
-    if find("weights", f"{name}.safetensors") is None:
-        return None
-    about = weights_about(name)
-    if not str(about["data"]).startswith(HAND):
+    path = find("weights", f"{name}.safetensors")
+    if path and not str(weights_about(name)["data"]).startswith(HAND):
         raise WeightsError(f"{name!r} are weights of another kind, which stay: choose another name, such as 'my-hand'")
-    return about["path"]
+    return path
 
 
-def _network(recognizer: Recognizer) -> tuple[nn.Module, nn.Linear]:
-    """A copy of the recognizer's network, in evaluation mode, and its last linear layer. Raises RecognizerError."""
+def _network(recognizer: Recognizer) -> tuple[nn.Module, nn.Module, nn.Linear]:
+    """A copy of the network, in evaluation mode, all of it before its last linear layer, and that layer.
+
+    Raises RecognizerError.
+    """
     kind = type(recognizer.model).__name__
     if not isinstance(recognizer.model, nn.Module):
         raise RecognizerError(f"a {kind} has no layers to fine-tune: give a Recognizer around a network")
     model = deepcopy(recognizer.model).eval()
-    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    if linear and linear[-1].out_features in (10, 11):
-        image = torch.ones(1, 1, 28, 28)
+    linear = [(name, layer) for name, layer in model.named_modules() if name and isinstance(layer, nn.Linear)]
+    if linear and linear[-1][1].out_features in (10, 11):
+        name, last = linear[-1]
+        body = deepcopy(model)
+        body.set_submodule(name, nn.Identity())
         with torch.no_grad():
-            if torch.equal(linear[-1](_features(model, linear[-1], image)), model(image.to(linear[-1].weight))):
-                return model, linear[-1]
+            image = torch.ones(1, 1, 28, 28).to(last.weight)
+            if torch.equal(last(body(image)), model(image)):
+                return model, body, last
     raise RecognizerError(f"{kind} cannot be fine-tuned: its last nn.Linear has to give its 10 or 11 logits")
 
 
-def _pictures(drawings: Iterable[Drawing], recognizer: Recognizer, progress: bool) -> tuple[Tensor, Tensor]:
+def _pictures(drawings: Iterable[Drawing], recognizer: Recognizer) -> tuple[Tensor, Tensor]:
     """What the recognizer is shown of each labelled drawing, float32 (N, 1, 28, 28), and the labels, int64 (N,)."""
-    framer = Recognizer(lambda image: [0.1] * 10, recognizer.framing)  # asked for its images, not for answers
     pictures, labels = [], []
-    for drawing in tqdm([drawing for drawing in drawings if drawing.label is not None], disable=not progress):
-        try:
-            pictures.append(framer.predict(drawing).image)
+    for drawing in (drawing for drawing in drawings if drawing.label is not None):
+        with suppress(EmptyDrawing):
+            pictures.append(recognizer.predict(drawing).image)
             labels.append(drawing.label)
-        except EmptyDrawing:
-            continue
     if len(labels) < FEWEST:
         raise DrawingError(
             f"{len(labels)} labelled drawings are too few to learn from: keep {FEWEST} or, better, 50, each with the "
@@ -175,32 +179,28 @@ def _pictures(drawings: Iterable[Drawing], recognizer: Recognizer, progress: boo
     return torch.stack(pictures), torch.tensor(labels)
 
 
-def _features(model: nn.Module, last: nn.Linear, images: Tensor) -> Tensor:
+@torch.no_grad()
+def _features(body: nn.Module, images: Tensor, progress: bool) -> Tensor:
     """What the last layer is given for each image, (N, features): the layers before it are run once, not per step."""
-    seen = []
-    hook = last.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    with torch.no_grad():
-        for batch in images.split(250):
-            model(batch.to(last.weight))
-    hook.remove()
-    return torch.cat(seen)
+    device = next(body.parameters()).device
+    return torch.cat([body(batch.to(device)) for batch in tqdm(images.split(250), disable=not progress)])
 
 
+@torch.no_grad()
 def _right(layer: nn.Linear, features: Tensor, labels: Tensor) -> int:
-    with torch.no_grad():
-        return int((layer(features)[:, :10].argmax(1).cpu() == labels).sum())
+    return int((layer(features)[:, :10].argmax(1).cpu() == labels).sum())
 
 
 def _trained(last: nn.Linear, old: Tensor, hand: Tensor, labels: Tensor) -> nn.Linear:
-    """A copy of the last layer that answers for `hand` as the labels say, and for `old` as it did (all: features).
+    """A copy of the last layer that answers for `hand` as the labels say, and for `old` as it did.
 
-    It minimises the cross-entropy plus PULL times the squared distance to the old weights. That has one minimum, which
-    L-BFGS finds without a learning rate (D. Liu, J. Nocedal, "On the limited memory BFGS method", 1989).
+    old: features (images, features); hand: (drawings, ways, features). Minimises the cross-entropy plus PULL times the
+    squared distance to the old weights. That has one minimum, which L-BFGS finds without a learning rate (D. Liu, J.
+    Nocedal, "On the limited memory BFGS method", 1989).
     """
-    with torch.no_grad():
-        answers = last(old).softmax(1)
-    features = torch.cat([old, hand])
-    targets = torch.cat([answers, functional.one_hot(labels, last.out_features).to(answers)])
+    features = torch.cat([old, hand.flatten(0, 1)])
+    wanted = functional.one_hot(labels.repeat_interleave(hand.shape[1]), last.out_features)
+    targets = torch.cat([last(old).detach().softmax(1), wanted.to(old)])
     layer = deepcopy(last).requires_grad_()
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
 

@@ -1,8 +1,10 @@
 """Calibration: probabilities worth believing, and the threshold below which an answer is "not sure"."""
 
+import math
+
 import numpy as np
 import pandas as pd
-import torch
+from scipy import optimize
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,18 +19,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     without images.
     """
     _check(logits, labels)
-    logits = logits.double()
-    inverse = torch.ones((), dtype=torch.float64, requires_grad=True)  # the loss is convex in it
-    optimizer = torch.optim.LBFGS([inverse], max_iter=100, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(logits * inverse, labels)
-        loss.backward()
-        return loss
+    def loss(log_temperature: float) -> float:
+        return functional.cross_entropy(logits.double() / math.exp(log_temperature), labels).item()
 
-    optimizer.step(closure)
-    return 1 / max(inverse.item(), 1e-6)
+    return math.exp(optimize.minimize_scalar(loss, bounds=(-7, 7), method="bounded").x)
 
 
 def reliability(probabilities: Tensor | np.ndarray, labels: Tensor | np.ndarray, bins: int = 10) -> pd.DataFrame:
@@ -43,13 +38,10 @@ def reliability(probabilities: Tensor | np.ndarray, labels: Tensor | np.ndarray,
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, bins - 1)
-    table = pd.DataFrame({"from": edges[:-1], "to": edges[1:]})
-    table["images"] = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        table["confidence"] = np.bincount(place, confidence, bins) / table["images"]
-        table["accuracy"] = np.bincount(place, right, bins) / table["images"]
-    return table
+    answers = pd.DataFrame({"confidence": confidence, "accuracy": right})
+    bins = answers.groupby(pd.cut(confidence, edges, include_lowest=True), observed=False)
+    table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "images": bins.size().to_numpy()})
+    return table.join(bins.mean().reset_index(drop=True))
 
 
 def expected_calibration_error(table: pd.DataFrame) -> float:

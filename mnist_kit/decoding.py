@@ -19,66 +19,57 @@ def decode(picture) -> np.ndarray:
 
     picture: a PIL image of any mode, an array or tensor, or a path, as `photos.as_raster` takes them. Raises likewise.
     """
-    if isinstance(picture, str | os.PathLike):
-        image = _open(Path(picture))
-    elif isinstance(picture, Image.Image):
-        image = picture
-    else:
-        image = _from_array(picture)
-    _check_size(*image.size)
+    image = as_image(picture)
     try:
+        if image is not picture:
+            image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # lets a JPEG be decoded at a fraction of its size
         image = ImageOps.exif_transpose(image)
         if image.has_transparency_data:
             image = _on_paper(image.convert("RGBA"))
         elif image.mode[0] in "IF":  # 16 or 32 bits a pixel
             image = _from_array(np.asarray(image))
         image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    except ImageError:
-        raise
     except Exception as error:  # decoders raise whatever they stumble on
-        raise ImageError(f"the picture cannot be decoded: {error}. Save it again, as PNG for instance.") from error
+        name = picture if isinstance(picture, str | os.PathLike) else "the picture"
+        raise ImageError(f"{name} cannot be decoded: {error}. Save it again, as PNG for instance.") from error
     factor = math.ceil(max(image.size) / WORK_SIDE)
     return np.asarray(image.reduce(factor) if factor > 1 else image)
 
 
-def _open(path: Path) -> Image.Image:
-    if not path.exists():
-        raise ImageError(f"there is no file {path}")
-    if not path.is_file():  # a named pipe would be waited for
-        raise ImageError(f"{path} cannot be read as a picture: it is no file")
+def as_image(picture) -> Image.Image:
+    """A picture as a PIL image of its own size; a file's pixels are not decoded yet. Raises ImageError."""
     try:
-        if path.suffix.lower() in (".heic", ".heif"):
-            _register_heif(path)
-        image = Image.open(path)
-        _check_size(*image.size)
-        image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # lets a JPEG be decoded at a fraction of its size
-        image.load()
+        if isinstance(picture, str | os.PathLike):
+            image = _open(Path(picture))
+        else:
+            image = picture if isinstance(picture, Image.Image) else _from_array(picture)
     except ImageError:
         raise
-    except Exception as error:  # decoders raise whatever they stumble on
-        raise ImageError(f"{path} cannot be read as a picture: {error}. Is it PNG, JPEG or the like?") from error
+    except Exception as error:
+        name = picture if isinstance(picture, str | os.PathLike) else f"a {type(picture).__name__}"
+        raise ImageError(f"{name} cannot be read as a picture: {error}. Is it PNG, JPEG or the like?") from error
+    _check_size(*image.size)
     return image
 
 
-def _register_heif(path: Path) -> None:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise ImageError(
-            f"{path} is a HEIC picture; `pip install pillow-heif` to read it, or save it as JPEG"
-        ) from error
-    pillow_heif.register_heif_opener()
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():  # a named pipe would be waited for
+        raise ImageError(f"{path} cannot be read as a picture: there is no file of that name")
+    if path.suffix.lower() in (".heic", ".heif"):
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise ImageError(f"{path} is HEIC; `pip install pillow-heif` to read it, or save it as JPEG") from error
+        pillow_heif.register_heif_opener()
+    return Image.open(path)
 
 
 def _from_array(picture) -> Image.Image:
-    try:
-        if isinstance(picture, torch.Tensor):
-            dense = picture.detach().to_dense() if picture.layout != torch.strided else picture.detach()
-            dense = dense.dequantize() if dense.is_quantized else dense
-            picture = (dense.float() if dense.dtype == torch.bfloat16 else dense).cpu().numpy()
-        array = np.asarray(picture)
-    except Exception as error:
-        raise ImageError(f"a {type(picture).__name__} is no picture: {error}") from error
+    if isinstance(picture, torch.Tensor):
+        picture = picture.detach().cpu()
+        picture = picture.dequantize() if picture.is_quantized else picture.to_dense()
+        picture = picture.float() if picture.is_floating_point() else picture  # NumPy has no bfloat16
+    array = np.asarray(picture)
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim == 3 and array.shape[2] == 1:

@@ -8,6 +8,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,6 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator
 from torch import nn
 
 from mnist_kit import paper
@@ -40,6 +40,7 @@ STYLE = {
     "axes.grid": True,
     "grid.color": "#e6e8eb",
     "axes.axisbelow": True,
+    "axes.prop_cycle": plt.cycler(color=[LOSS, TEST_LOSS, ACCURACY, CUT_TIME, TIME]),
 }
 
 
@@ -56,26 +57,18 @@ def save_figure(figure: Figure, name: str) -> Path:
 
 
 def plot_loss(history: History, cut: float | None = None) -> Figure:
-    """Figure 3: training loss of every step, the lowest marked. With `cut` (figure 4: 0.5) only the losses below it."""
+    """Figure 3: training loss of every step, the lowest marked. With `cut`, only losses below it, if there are any."""
     history.require_steps()
-    steps = history.steps
-    shown = steps if cut is None else steps[steps["loss"] < cut]
-    if shown.empty:
-        raise HistoryError(f"no step has a loss below the cut {cut}: the lowest is {steps['loss'].min():.4g}")
-    title = "Training loss of every step" + ("" if cut is None else f", cut at loss < {cut:g}")
-    note, row = "no loss is a number", None
-    if shown["loss"].notna().any():
-        row = shown.loc[shown["loss"].idxmin()]
-        note = f"○ lowest: {row['loss']:.3g} at step {row['step']:,.0f}, epoch {row['epoch']:.0f}"
-    figure, ax = _plot_steps(shown, shown["loss"], "training loss (cross-entropy)", LOSS, title, note, history)
-    if row is not None:
-        _mark(ax, row["step"], row["loss"])
-    return figure
+    shown, title = history.steps["loss"], "Training loss of every step"
+    if cut is not None and shown.min() < cut:
+        shown, title = shown[shown < cut], f"{title}, cut at loss < {cut:g}"
+    note = "○ lowest: {best:.3g} at step {step:,.0f}, epoch {epoch:.0f}"
+    return _plot_steps(history, shown, "training loss (cross-entropy)", LOSS, title, note, best="min")
 
 
 def plot_loss_cut(history: History, cut: float = paper.LOSS_CUT) -> Figure:
     """Figure 4: the training losses below `cut`, or all of them while none is that low."""
-    return plot_loss(history, cut if (history.steps["loss"] < cut).any() else None)
+    return plot_loss(history, cut)
 
 
 def plot_step_seconds(history: History) -> Figure:
@@ -87,17 +80,17 @@ def plot_step_seconds(history: History) -> Figure:
     total, mean = steps["seconds"].sum(), steps["seconds"].mean()
     note = f"steps {total:,.1f} s in total, {mean:.4g} s per step; evaluations {evaluation.sum():,.1f} s in total"
     title = "Time of every step, with preparation and evaluation"
-    return _plot_steps(steps, seconds, "seconds per step", TIME, title, note, history)[0]
+    return _plot_steps(history, seconds, "seconds per step", TIME, title, note)
 
 
 def plot_step_seconds_cut(history: History) -> Figure:
     """Figure 6: seconds of the steps under the cut, 0.04 s or what suits the machine (`analysis.seconds_cut`)."""
-    cut = seconds_cut(history)
-    shown = history.steps[history.steps["seconds"] < cut]
-    total, share = shown["seconds"].sum(), len(shown) / len(history.steps)
-    note = f"{share:.2%} of the steps: {total:,.1f} s in total, {total / len(shown):.4g} s per step"
+    cut, seconds = seconds_cut(history), history.steps["seconds"]
+    shown = seconds[seconds < cut]
+    share = len(shown) / len(seconds)
+    note = f"{share:.2%} of the steps: {shown.sum():,.1f} s in total, {shown.mean():.4g} s per step"
     title = f"Time of every step, cut at < {cut:.2g} s"
-    return _plot_steps(shown, shown["seconds"], "seconds per step", CUT_TIME, title, note, history, from_zero=False)[0]
+    return _plot_steps(history, shown, "seconds per step", CUT_TIME, title, note, from_zero=False)
 
 
 def plot_val_loss(history: History) -> Figure:
@@ -122,11 +115,11 @@ def plot_samples(images, labels, per_class: int = 16, classes: Sequence[str] = D
     random = np.random.default_rng(seed)
     present = np.unique(labels)
     height, width = (side + 2 for side in pictures.shape[1:])
-    sheet = np.full((len(present) * height, per_class * width), top, dtype=pictures.dtype)  # 160 axes take seconds
-    for row, label in enumerate(present):
-        for column, index in enumerate(random.permutation(np.flatnonzero(labels == label))[:per_class]):
-            y, x = row * height, column * width
-            sheet[y : y + height - 2, x : x + width - 2] = pictures[index]
+    cells = np.full((len(present), per_class, height, width), top, pictures.dtype)
+    for row, label in zip(cells, present, strict=True):
+        chosen = random.permutation(np.flatnonzero(labels == label))[:per_class]
+        row[: len(chosen), :-2, :-2] = pictures[chosen]
+    sheet = cells.swapaxes(1, 2).reshape(len(present) * height, per_class * width)  # 160 axes would take seconds
     figure, ((ax,),) = _grid(1, 1, (0.55 * per_class + 1, 0.55 * len(present) + 0.2), bare=True)
     _show(ax, sheet, top)
     for row, label in enumerate(present):
@@ -137,9 +130,9 @@ def plot_samples(images, labels, per_class: int = 16, classes: Sequence[str] = D
 def plot_class_balance(labels: Mapping[str, Sequence[int]], classes: Sequence[str] = DIGITS) -> Figure:
     """How many images each class has in each split: `labels` by the split's name, e.g. {"train": …, "test": …}."""
     figure, (axes,) = _grid(1, len(labels), (4.5 * len(labels), 3.4))
-    for ax, (name, values), colour in zip(axes, labels.items(), (LOSS, TEST_LOSS, ACCURACY, CUT_TIME), strict=False):
-        counts = np.bincount(_labels(values, None, classes), minlength=len(classes))
-        bars = ax.bar(classes, counts, color=colour)
+    for number, (ax, (name, values)) in enumerate(zip(axes, labels.items(), strict=True)):
+        counts = np.bincount(_labels(values, len(values), classes), minlength=len(classes))
+        bars = ax.bar(classes, counts, color=f"C{number}")
         # Inside the bars, where the line of the mean does not strike them out.
         numbers = [f"{count:,}" for count in counts]
         ax.bar_label(bars, numbers, label_type="center", rotation=90, fontsize=9, color="white")
@@ -175,7 +168,7 @@ def plot_mean_digits(images, labels, classes: Sequence[str] = DIGITS) -> Figure:
         members = pictures[labels == label]
         _show(mean, members.mean(0), top)
         spread.imshow(members.std(0) / top, cmap="magma", vmin=0, vmax=0.5)
-        mean.set_title(classes[label], loc="center")
+        mean.set_title(classes[label])
     for ax, name in zip(axes[:, 0], ("mean", "deviation"), strict=True):
         ax.text(-0.1, 0.5, name, transform=ax.transAxes, ha="right", va="center", rotation=90)
     return figure
@@ -192,17 +185,14 @@ def plot_images(images, titles: Sequence[str] | None = None, columns: int = 10, 
     figure, axes = _grid(rows, columns, (columns * side + 0.5, rows * (side + 0.16 * lines) + 0.3), bare=True)
     for ax, picture, title in zip(axes.flat, pictures, titles or [""] * len(pictures), strict=False):
         _show(ax, picture, top)
-        ax.set_title(title, fontsize=9, loc="center")
+        ax.set_title(title, fontsize=9)
     return figure
 
 
 def plot_confusion(confusion, classes: Sequence[str] = DIGITS) -> Figure:
     """A confusion matrix (classes, classes), rows true, columns predicted: counts, the redder the more mistakes."""
-    counts, side = np.asarray(confusion), len(classes)
-    if counts.shape != (side, side):
-        raise DataError(
-            f"a confusion matrix of {side} classes is {side}×{side}, not {'×'.join(map(str, counts.shape))}"
-        )
+    side = len(classes)
+    counts = _shaped("the counts of a confusion matrix", confusion, side, side)
     mistakes = counts * (1 - np.eye(side, dtype=int))
     figure, ((ax,),) = _grid(1, 1, (6.6, 6.2))
     ax.imshow(np.ma.masked_equal(mistakes, 0), cmap="Reds", vmin=0, vmax=max(mistakes.max(), 1) * 1.4)
@@ -224,10 +214,8 @@ def plot_mistakes(images, labels, probabilities, count: int = 24, classes: Seque
     probabilities: (N, classes), each row sums to 1. Where everything is right, the figure says so.
     """
     pictures, _ = _pictures(images)
-    labels, probabilities = _labels(labels, len(pictures), classes), _array(probabilities)
-    wanted = (len(pictures), len(classes))
-    if probabilities.shape != wanted:
-        raise DataError(f"probabilities of {len(pictures)} images are {wanted}, not {probabilities.shape}")
+    labels = _labels(labels, len(pictures), classes)
+    probabilities = _shaped("probabilities", probabilities, len(pictures), len(classes))
     predicted, sureness = probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-sureness[wrong], kind="stable")][:count]
@@ -286,7 +274,7 @@ def plot_framings(images, titles: Sequence[str], probabilities, classes: Sequenc
     for (image, bars), picture, title, row in zip(axes.T, pictures, titles, probabilities, strict=True):
         _show(image, picture, top)
         image.set_axis_off()
-        image.set_title(title, loc="center")
+        image.set_title(title)
         _bars(bars, row, classes)
     return figure
 
@@ -294,8 +282,8 @@ def plot_framings(images, titles: Sequence[str], probabilities, classes: Sequenc
 def plot_curves(curves: Mapping[str, tuple], xlabel: str, ylabel: str, title: str = "", **settings) -> Figure:
     """Curves by name, each (x, y) of one length, in one figure; settings: of the axes, such as yscale="log"."""
     figure, ((ax,),) = _grid(1, 1, (7, 4.2))
-    for (name, (x, y)), colour in zip(curves.items(), (LOSS, TEST_LOSS, ACCURACY, CUT_TIME, TIME) * 9, strict=False):
-        ax.plot(_array(x), _array(y), color=colour, marker="o", markersize=4, label=name)
+    for name, (x, y) in curves.items():
+        ax.plot(_array(x), _array(y), marker="o", markersize=4, label=name)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title, **settings)
     ax.legend(frameon=False)
     return figure
@@ -327,83 +315,77 @@ def _grid(rows: int, columns: int, size: tuple, bare: bool = False, **settings) 
     return figure, axes
 
 
-def _plot_steps(
-    shown: pd.DataFrame, values: pd.Series, label: str, colour: str, title: str, note: str, history: History, **ticks
-) -> tuple[Figure, Axes]:
-    """Curve of `values` over the steps of `shown`, on the axis of the whole run."""
-    figure, ((ax,),) = _grid(1, 1, (9, 4.8))
-    ax.plot(shown["step"], values, color=colour, linewidth=0.5)
-    last, (tick, epochs) = history.steps["step"].iloc[-1], step_tick(history)
+def _plot_steps(history: History, values: pd.Series, label: str, colour: str, *titles: str, **settings) -> Figure:
+    """Curve of `values`, by the index of `history.steps`, on the axis of the whole run."""
+    steps = history.steps
+    figure, ax = _plot_run(steps.loc[values.index], "step", values, *titles, color=colour, linewidth=0.5, **settings)
+    last, tick, per_epoch = steps["step"].iloc[-1], step_tick(history), steps["epoch"].value_counts().max()
     ax.set(ylabel=label, xlabel="training step", xlim=(-0.01 * last, 1.01 * last))
     if tick:
         ax.set_xticks(np.arange(0, last + 2, tick))
-        ax.set_xlabel(f"training step (a tick every {epochs:g} epoch{'s' if epochs != 1 else ''})")
+        ax.set_xlabel(f"training step (a tick every {tick / per_epoch:g} epoch{'s' if tick != per_epoch else ''})")
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    _ten_ticks(ax, values, **ticks)
-    _title(ax, title, note)
-    return figure, ax
-
-
-def step_tick(history: History) -> tuple[int, float]:
-    """Steps and epochs between two ticks: the paper's 2.5 epochs (1,170 steps) for its 25, fewer for a shorter run.
-
-    At most ten intervals. (0, 0) when less than one epoch was trained, or its parts are not a whole number of steps.
-    """
-    total, per_epoch = len(history.steps), int(history.steps["epoch"].value_counts().max())
-    if total == per_epoch and history.epochs.empty:
-        return 0, 0
-    wanted = ((int(epochs * per_epoch), epochs) for epochs in (0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250))
-    return next((tick for tick in wanted if total <= 10 * tick[0] and tick[0] == tick[1] * per_epoch), (0, 0))
-
-
-def _ten_ticks(ax: Axes, values, from_zero: bool = True) -> None:
-    """Ticks at tenths of the range of `values`, as the paper has them, from the lowest value or near it from 0."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
-    if not len(values) or values.max() == values.min():
-        return
-    from_zero = from_zero and values.min() <= values.max() / paper.Y_TICKS  # else most ticks lie below the curve
-    ticks = np.linspace(0.0 if from_zero else values.min(), values.max(), paper.Y_TICKS + 1)
-    decimals = max(0, 1 - math.floor(math.log10(ticks[1] - ticks[0])))
-    ax.set_yticks(ticks, [f"{tick:,.{decimals}f}" for tick in ticks])
+    return figure
 
 
 def _plot_epochs(history: History, column: str, label: str, colour: str, title: str) -> Figure:
     history.require_steps()
-    epochs = history.epochs
+    epochs, values = history.epochs, history.epochs[column]
     if epochs.empty:
         raise HistoryError("no epoch of this run was finished, so nothing was evaluated: train for one epoch at least")
-    share = column == "val_accuracy"
-    values = epochs[column] * (100 if share else 1)
-    figure, ((ax,),) = _grid(1, 1, (9, 4.8))
-    ax.plot(epochs["epoch"], values, color=colour, marker="o", markersize=4)
-    ax.xaxis.set_major_locator(FixedLocator(epochs["epoch"]) if len(epochs) <= 30 else MaxNLocator(15, integer=True))
-    _ten_ticks(ax, values, from_zero=False)
-    note = "not a number in any epoch"
-    if values.notna().any():
-        row = values.idxmax() if share else values.idxmin()
-        _mark(ax, epochs["epoch"][row], values[row])
-        best = f"highest: {values[row]:.2f}%" if share else f"lowest: {values[row]:.4g}"
-        note = f"○ {best} in epoch {epochs['epoch'][row]}, last: {values.iloc[-1]:.4g}{'%' if share else ''}"
+    note, best = "○ lowest: {best:.4g} in epoch {epoch:.0f}, last: {last:.4g}", "min"
+    if column == "val_accuracy":
+        values = 100 * values
+        note, best = "○ highest: {best:.2f}% in epoch {epoch:.0f}, last: {last:.4g}%", "max"
+    style = {"color": colour, "marker": "o", "markersize": 4}
+    figure, ax = _plot_run(epochs, "epoch", values, title, note, best, from_zero=False, **style)
     ax.set(xlabel="epoch", ylabel=label)
-    _title(ax, title, note)
+    if len(epochs) <= 30:
+        ax.set_xticks(epochs["epoch"])
     return figure
 
 
-def _mark(ax: Axes, x: float, y: float) -> None:
-    ax.plot(x, y, marker="o", markersize=8, markerfacecolor="none", markeredgecolor="black", clip_on=False, zorder=5)
+def _plot_run(
+    table: pd.DataFrame, x: str, values: pd.Series, title: str, note: str, best: str = "", from_zero=True, **line
+) -> tuple[Figure, Axes]:
+    """A figure of the paper: `values` over the column `x` of `table`, with ticks at tenths of their range.
 
-
-def _title(ax: Axes, text: str, note: str) -> None:
-    """A title and, below it, a line with the numbers: above the axes, where they cover no data."""
-    ax.set_title(text, loc="left", pad=22)
+    note: a line above the axes, where it covers no data; best: "min" or "max" marks that value, and `note` is then a
+    format of best, last and the columns of its row; from_zero: ticks from 0, where most are not below the curve then.
+    """
+    figure, ((ax,),) = _grid(1, 1, (9, 4.8))
+    ax.plot(table[x], values, **line)
+    if best and values.isna().all():
+        note = "not a number anywhere"
+    elif best:
+        row = table.loc[values.idxmin() if best == "min" else values.idxmax()]
+        note = note.format(best=values[row.name], last=values.iloc[-1], **row)
+        ax.plot(row[x], values[row.name], "ok", markersize=8, fillstyle="none", clip_on=False, zorder=5)
+    ax.set_title(title, loc="left", pad=22)
     ax.annotate(note, (0, 1), xytext=(0, 7), xycoords="axes fraction", textcoords="offset points", color="#555")
+    low, high = values.min(), values.max()
+    if low < high:
+        lowest = 0 if from_zero and low <= high / paper.Y_TICKS else low
+        ticks = np.linspace(lowest, high, paper.Y_TICKS + 1)
+        ax.set_yticks(ticks)
+        ax.yaxis.set_major_formatter(f"{{x:,.{max(0, 1 - math.floor(math.log10(ticks[1] - ticks[0])))}f}}")
+    return figure, ax
+
+
+def step_tick(history: History) -> int:
+    """Steps between two ticks: the paper's 2.5 epochs (1,170 steps) for its 25, fewer for a shorter run.
+
+    At most ten intervals. 0 when less than one epoch was trained, or its parts are not a whole number of steps.
+    """
+    if history.epochs.empty:
+        return 0
+    per_epoch = history.steps["epoch"].value_counts().max()
+    ticks = [epochs * per_epoch for epochs in (0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)]
+    return next((int(tick) for tick in ticks if len(history.steps) <= 10 * tick and tick % 1 == 0), 0)
 
 
 def _bars(ax: Axes, probabilities, classes: Sequence[str]) -> None:
-    values = _array(probabilities).ravel()
-    if len(values) != len(classes):
-        raise DataError(f"one image has {len(classes)} probabilities, not {len(values)}")
+    values = _shaped("probabilities", _array(probabilities).ravel(), len(classes))
     colours = [ACCURACY if index == values.argmax() else QUIET for index in range(len(values))]
     bars = ax.bar(classes, values, color=colours)
     ax.bar_label(bars, [f"{value:.0%}" if value >= 0.005 else "" for value in values], fontsize=8)
@@ -429,25 +411,26 @@ def _array(values) -> np.ndarray:
 
 def _pictures(images) -> tuple[np.ndarray, float]:
     """`images` as an array (N, height, width) of its own dtype, and the value that means full ink."""
-    if isinstance(images, list | tuple):
-        images = [_array(image) for image in images]
-        if len({image.shape for image in images}) > 1:
-            raise ImageError("the images differ in shape, so they are no array (N, height, width)")
-    pictures = _array(images)
-    if pictures.ndim == 4 and pictures.shape[1] == 1:
-        pictures = pictures[:, 0]
-    if pictures.ndim != 3:
-        raise ImageError(f"images are an array (N, 28, 28) or (N, 1, 28, 28), not {pictures.shape}")
-    if pictures.size == 0:
+    try:
+        pictures = np.stack([_array(image) for image in images]) if isinstance(images, list | tuple) else _array(images)
+        pictures = pictures.reshape(len(pictures), *pictures.shape[-2:])
+    except ValueError as error:
+        raise ImageError(f"images are an array (N, 28, 28) or (N, 1, 28, 28), or a list of such: {error}") from error
+    if not pictures.size:
         raise ImageError(f"there are no images to show: the array is {pictures.shape}")
     return pictures, 255.0 if pictures.dtype == np.uint8 else 1.0
 
 
-def _labels(labels, count: int | None, classes: Sequence[str]) -> np.ndarray:
-    values, last = _array(labels), len(classes) - 1
-    if count is not None and values.shape != (count,):
-        raise DataError(f"{count} images need labels of shape ({count},), not {values.shape}")
-    if values.size and (values.min() < 0 or values.max() > last or not np.issubdtype(values.dtype, np.integer)):
+def _shaped(name: str, values, *shape: int) -> np.ndarray:
+    values = _array(values)
+    if values.shape != shape:
+        raise DataError(f"{name} are an array of shape {shape} here, not {values.shape}")
+    return values
+
+
+def _labels(labels, count: int, classes: Sequence[str]) -> np.ndarray:
+    values, last = _shaped("labels", labels, count), len(classes) - 1
+    if not np.issubdtype(values.dtype, np.integer) or ((values < 0) | (values > last)).any():
         raise DataError(f"labels are whole numbers from 0 to {last}; these go from {values.min()} to {values.max()}")
     return values
 
@@ -457,16 +440,12 @@ def _layer_outputs(model: nn.Module, images: torch.Tensor) -> list[tuple[str, np
 
     def keep(layer: nn.Module, _, output: torch.Tensor) -> None:
         if output.ndim == 4:
-            outputs.append((type(layer).__name__, output[0].cpu().numpy().copy()))  # the next ReLU may work in place
+            outputs.append((type(layer).__name__, output[0].numpy().copy()))  # the next ReLU may work in place
 
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d)]
-    hooks = [layer.register_forward_hook(keep) for layer in layers]
-    was_training, device = model.training, next(model.parameters()).device
-    try:
-        with torch.inference_mode():
-            model.eval()(images.to(device))
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    model = deepcopy(model).cpu().eval()  # the reader's stays as it is, and gets no hooks
+    for layer in model.modules():
+        if isinstance(layer, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
+            layer.register_forward_hook(keep)
+    with torch.inference_mode():
+        model(images)
     return outputs

@@ -2,31 +2,43 @@
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import dataclass, replace
 from io import BytesIO
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from mnist_kit.decoding import as_image
 from mnist_kit.errors import EmptyDrawing, ImageError, MnistKitError
 from mnist_kit.files import write_atomically
-from mnist_kit.ink import Drawing, read_drawings
+from mnist_kit.ink import Drawing, Stroke, read_drawings
 from mnist_kit.photos import as_raster
 from mnist_kit.recognizer import Recognizer
-from mnist_kit.segmentation import ReadDigit, as_text, split
+from mnist_kit.segmentation import FAINT, ReadDigit, as_text, split
 
 RED = (220, 0, 0)
+# Marks between two digits, in shares of their height
+POINT, LOW = 0.3, 0.65  # a point is smaller, and lower than that
+LEVEL = 0.25  # a dash is no farther from the middle
+WIDEST = 2  # the space around a mark
+SMALLEST = 0.4  # of the size that a digit has at least in a picture
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What stands on a page. digits: all of them, line by line; their boxes are in pixels of the drawing or picture."""
+    """What stands on a page.
+
+    digits: all of them, line by line; their boxes are in pixels of the drawing or picture. marks: for each digit, what
+    stands between the one before it, in the same line, and itself: "." a decimal point, "-" a dash, else "".
+    """
 
     digits: tuple[ReadDigit, ...]
+    marks: tuple[str, ...]
 
     @property
     def lines(self) -> list[list[ReadDigit]]:
@@ -35,8 +47,10 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """The numbers, one per line, "?" for each digit that the recognizer is not sure of."""
-        return as_text(self.digits)
+        """The numbers, one per line, with points and dashes; "?" for each digit that the recognizer is not sure of."""
+        pairs = zip(self.digits, self.marks, strict=True)
+        lines = groupby(pairs, lambda pair: pair[0].line)
+        return "\n".join("".join(mark + as_text([digit]) for digit, mark in line) for _, line in lines)
 
     @property
     def sure(self) -> bool:
@@ -50,23 +64,13 @@ class Reading:
 
     def as_dict(self) -> dict:
         """text, sure, confidence, and per line its digits with digit, sure, confidence and box, as plain values."""
-        lines = [
-            [
-                {
-                    "digit": digit.prediction.digit,
-                    "sure": digit.prediction.sure,
-                    "confidence": round(digit.prediction.confidence, 4),
-                    "box": list(digit.box),
-                }
-                for digit in line
-            ]
-            for line in self.lines
-        ]
+        lines = [[_as_dict(digit) for digit in line] for line in self.lines]
         return {"text": self.text, "sure": self.sure, "confidence": round(self.confidence, 4), "lines": lines}
 
     def shown_in(self, picture) -> Image.Image:
         """The drawing or picture that was read, mode RGB, with a box around each digit and the answer above it."""
-        image = _as_image(picture)
+        image = picture.to_image() if isinstance(picture, Drawing) else ImageOps.exif_transpose(as_image(picture))
+        image = image.convert("RGB")
         draw = ImageDraw.Draw(image)
         for digit in self.digits:
             left, top, right, bottom = digit.box
@@ -85,35 +89,73 @@ def read(picture, recognizer: Recognizer | None = None) -> Reading:
     used, for ink in more than 1,000 pieces, and where nothing looks like a digit.
     """
     recognizer = Recognizer.load() if recognizer is None else recognizer
-    if isinstance(picture, Drawing):
-        digits, factor = split(picture, recognizer), 1
-        if not digits:
-            raise EmptyDrawing("nothing is drawn yet: there is no ink in the drawing")
+    is_drawing = isinstance(picture, Drawing)
+    raster = picture.raster() if is_drawing else as_raster(picture, SMALLEST)
+    marks = _marks(raster)
+    if is_drawing:
+        strokes = [stroke for stroke in picture.strokes if not any(mark.holds(stroke) for mark in marks)]
+        digits = split(replace(picture, strokes=strokes), recognizer)
     else:
-        raster = as_raster(picture)
-        digits, factor = split(raster, recognizer), round(_longer_side(picture) / max(raster.shape))
-        if not digits:
-            raise EmptyDrawing("there is nothing in the picture that looks like a digit: no ink was found on its paper")
+        for mark in marks:
+            raster[mark.top : mark.bottom, mark.left : mark.right] = 0
+        digits = split(raster, recognizer)
+    if not digits and is_drawing:
+        raise EmptyDrawing("nothing is drawn yet: there is no ink in the drawing")
+    if not digits:
+        raise EmptyDrawing("there is nothing in the picture that looks like a digit: no ink was found on its paper")
     if not any(digit.prediction.likeness >= 0.5 for digit in digits):
         raise ImageError(f"nothing looks like a digit, in {len(digits)} places where there is ink")
-    return Reading(tuple(replace(digit, box=tuple(factor * side for side in digit.box)) for digit in digits))
+    factor = 1 if is_drawing else round(max(as_image(picture).size) / max(raster.shape))
+    before = [""]
+    for last, digit in pairwise(digits):
+        left, top, _, bottom = last.box
+        here = [m.sign for m in marks if left < m.left < digit.box[0] and top < m.bottom < 2 * bottom - top]
+        before.append("".join(here) if last.line == digit.line else "")
+    digits = [replace(digit, box=tuple(factor * side for side in digit.box)) for digit in digits]
+    return Reading(tuple(digits), tuple(before))
 
 
-def _longer_side(picture) -> int:
-    if isinstance(picture, str | os.PathLike):
-        with Image.open(picture) as image:  # its header is enough
-            return max(image.size)
-    return max(picture.size if isinstance(picture, Image.Image) else np.shape(picture))
+def _as_dict(digit: ReadDigit) -> dict:
+    answer = digit.prediction
+    confidence = round(answer.confidence, 4)
+    return {"digit": answer.digit, "sure": answer.sure, "confidence": confidence, "box": list(digit.box)}
 
 
-def _as_image(picture) -> Image.Image:
-    if isinstance(picture, Drawing):
-        picture = picture.to_image()
-    elif isinstance(picture, str | os.PathLike):
-        picture = ImageOps.exif_transpose(Image.open(picture))
-    elif not isinstance(picture, Image.Image):
-        picture = Image.fromarray(as_raster(picture))
-    return picture.convert("RGB")
+class _Mark(NamedTuple):
+    """A point or a dash, and the box around it, in pixels of the raster."""
+
+    sign: str
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def holds(self, stroke: Stroke) -> bool:
+        x, y = (stroke.points.min(axis=0) + stroke.points.max(axis=0)) / 2
+        return self.left <= x <= self.right and self.top <= y <= self.bottom
+
+
+def _marks(raster: np.ndarray) -> list[_Mark]:
+    """The points and dashes in the ink of a page, uint8 (H, W): low specks and level strokes, alone between digits."""
+    pieces = cv2.connectedComponentsWithStats((raster > FAINT).astype(np.uint8), connectivity=8)[2][1:]
+    left, top, width, height = pieces[:, :4].T
+    right, bottom, middle = left + width, top + height, top + height / 2
+    marks = []
+    for n in np.nonzero(height < POINT * height.max(initial=0))[0]:
+        in_line = (height > 3 * height[n]) & (top < middle[n]) & (middle[n] < bottom + 0.2 * height)
+        before, after = in_line & (right <= left[n]), in_line & (left >= right[n])
+        if not (before.any() and after.any()):
+            continue
+        beside = [np.where(before, right, -1).argmax(), np.where(after, left, raster.shape[1]).argmin()]
+        size, head = height[beside].mean(), top[beside].mean()
+        above_or_below = (left < right[n]) & (right > left[n]) & (bottom > head) & (top < head + size)
+        if above_or_below.sum() > 1 or left[beside[1]] - right[beside[0]] > WIDEST * size:
+            continue
+        place = (middle[n] - head) / size  # 0 at the top of the digits, 1 at their foot
+        is_point = max(width[n], height[n]) < POINT * size and place > LOW
+        if is_point or (width[n] > 1.5 * height[n] and abs(place - 0.5) < LEVEL):
+            marks.append(_Mark("." if is_point else "-", left[n], top[n], right[n], bottom[n]))
+    return marks
 
 
 # The command

@@ -21,9 +21,10 @@ from mnist_kit.errors import DrawingError
 from mnist_kit.ink import Drawing, Stroke
 
 PAD, LONG_SIDE = 500, 400  # px; of the pad, and of the ink on it, centred
-KINDS = ("1a", "1b", "1c", "1d")  # folders of isolated characters
-DENSITY = re.compile(r"([XY])_POINTS_PER_(?:INCH|MM) ([\d.]+)")
+DENSITY = re.compile(r"([XY])_POINTS_PER_(?:INCH|MM) (\d+(?:\.\d*)?)")
+STATEMENT = re.compile(r"^\.([A-Z]\w*)[ \t]*(.*?)(?=^\.[A-Z]|\Z)", re.MULTILINE | re.DOTALL)
 SEGMENT = re.compile(r'CHARACTER\s+(\S+)\s+\S+\s+"((?:\\.|[^"\\])+)"', re.DOTALL)
+PART = re.compile(r"(\d+)(?::(\d+))?(?:-(\d+)(?::(\d+))?)?")  # "0", "0-1" or "2:10-3:15" (component:point)
 
 
 @dataclass(frozen=True)
@@ -52,54 +53,32 @@ def read_unipen(folder: str | Path, kinds: tuple[str, ...] = ("1a",)) -> Iterato
             raise DrawingError(f"there are no files in {folder / 'data' / kind}: unpack train_r01_v07 there")
         for path in files:
             site = path.relative_to(folder / "data" / kind).parts[0]
-            yield from read_unipen_file(path, folder / "include", site)
+            yield from _characters(path, folder / "include", site)
 
 
-def read_unipen_file(path: str | Path, include: str | Path, site: str = "") -> Iterator[Character]:
-    """The characters of one file. include: the folder its `.INCLUDE` lines are relative to. Raises DrawingError."""
-    path = Path(path)
-    recording = _Recording()
-    for keyword, text in _statements(path, Path(include)):
-        recording.take(keyword, text)
-    for text in recording.segments:
-        match = SEGMENT.match(text)
-        strokes = _strokes(match[1], recording.components) if match else []
+def _characters(path: Path, include: Path, site: str) -> Iterator[Character]:
+    """The characters of one file. include: the folder its `.INCLUDE` lines are relative to."""
+    segments, components = [], []
+    columns, density = ["X", "Y"], {"X": 1.0, "Y": 1.0}  # density: points per mm or inch
+    for keyword, text in _statements(path, include):
+        words = text.split()
+        if keyword == "SEGMENT":
+            segments.append(text)
+        elif keyword == "COORD":
+            columns = words
+        elif match := DENSITY.fullmatch(f"{keyword} {text.strip()}"):
+            density[match[1]] = float(match[2]) or 1.0
+        elif keyword in ("PEN_DOWN", "PEN_UP"):
+            points = _points(words, columns) * np.float32([1, density["X"] / density["Y"]])
+            if len(points):  # an empty component is not counted
+                components.append((keyword == "PEN_DOWN", points))
+    for match in filter(None, map(SEGMENT.match, segments)):
+        strokes = _strokes(match[1], components)
         if strokes:
             sign = re.sub(r"\\(.)", r"\1", match[2])
-            label = int(sign) if sign in "0123456789" and len(sign) == 1 else None
-            drawing = Drawing(PAD, PAD, _on_pad(strokes), label, f"{site}-{path.stem}".lstrip("-"))
+            label = int(sign) if sign in tuple("0123456789") else None
+            drawing = Drawing(PAD, PAD, _on_pad(strokes), label, f"{site}-{path.stem}")
             yield Character(sign, site, drawing)
-
-
-class _Recording:
-    """What the statements of a file have said so far.
-
-    components: pen down or not, and its points, float32 (n, 2), x to the right and y upwards, in one unit.
-    """
-
-    def __init__(self):
-        self.segments: list[str] = []
-        self.components: list[tuple[bool, np.ndarray]] = []
-        self.columns = ["X", "Y"]
-        self.density = [1.0, 1.0]  # points per mm or inch along x and y
-
-    def take(self, keyword: str, text: str) -> None:
-        if keyword == "SEGMENT":
-            self.segments.append(text)
-        elif keyword == "COORD":
-            self.columns = text.split()
-        elif density := DENSITY.fullmatch(f"{keyword} {text.strip()}"):
-            self.density["XY".index(density[1])] = float(density[2]) or 1.0
-        elif keyword in ("PEN_DOWN", "PEN_UP"):
-            try:
-                numbers = np.array(text.split(), dtype=np.float32)
-            except ValueError:
-                numbers = np.empty(0, np.float32)
-            rows = numbers[: len(numbers) // len(self.columns) * len(self.columns)].reshape(-1, len(self.columns))
-            if len(rows):  # an empty component is not counted
-                x, y = self.columns.index("X"), self.columns.index("Y")
-                points = rows[:, [x, y]] * np.float32([1, self.density[0] / self.density[1]])
-                self.components.append((keyword == "PEN_DOWN", points))
 
 
 def _statements(path: Path, include: Path, depth: int = 0) -> Iterator[tuple[str, str]]:
@@ -108,7 +87,7 @@ def _statements(path: Path, include: Path, depth: int = 0) -> Iterator[tuple[str
         text = path.read_text(encoding="latin-1")
     except OSError as error:
         raise DrawingError(f"cannot read UNIPEN file {path}: {error.strerror or error}") from error
-    for keyword, rest in re.findall(r"^\.([A-Z]\w*)[ \t]*(.*?)(?=^\.[A-Z]|\Z)", text, re.MULTILINE | re.DOTALL):
+    for keyword, rest in STATEMENT.findall(text):
         if keyword == "INCLUDE" and depth < 3:
             included = include / rest.strip()
             if included.suffix == ".dat" or included.is_file():  # descriptions and word lists are often left out
@@ -117,21 +96,27 @@ def _statements(path: Path, include: Path, depth: int = 0) -> Iterator[tuple[str
             yield keyword, rest
 
 
+def _points(words: list[str], columns: list[str]) -> np.ndarray:
+    """x to the right and y upwards of each point of a component, float32 (n, 2); none where it is damaged."""
+    try:
+        rows = np.array(words[: len(words) // len(columns) * len(columns)], np.float32).reshape(-1, len(columns))
+    except ValueError:
+        return np.empty((0, 2), np.float32)
+    return rows[:, [columns.index("X"), columns.index("Y")]]
+
+
 def _strokes(delineation: str, components: list[tuple[bool, np.ndarray]]) -> list[np.ndarray]:
-    """The points of the pen-down components in a list such as "0-1,3" or "2:10-3:15" (component:point)."""
+    """The points of the pen-down components in a list such as "0-1,3"; none where one is not there."""
     strokes = []
-    for part in delineation.split(","):
-        ends = re.fullmatch(r"(\d+)(?::(\d+))?(?:-(\d+)(?::(\d+))?)?", part)
-        if not ends:
+    for part in map(PART.fullmatch, delineation.split(",")):
+        if not part or int(part[3] or part[1]) >= len(components):
             return []
-        first, last = int(ends[1]), int(ends[3] or ends[1])
-        if last >= len(components):
-            return []
+        first, last = int(part[1]), int(part[3] or part[1])
         for number in range(first, last + 1):
             down, points = components[number]
-            start = int(ends[2]) if ends[2] and number == first else 0
-            stop = int(ends[4]) + 1 if ends[4] and number == last else len(points)
-            if down and len(points[start:stop]):
+            start = int(part[2] or 0) if number == first else 0
+            stop = int(part[4]) + 1 if part[4] and number == last else len(points)
+            if down and start < min(stop, len(points)):
                 strokes.append(points[start:stop])
     return strokes
 

@@ -102,7 +102,7 @@ def test_an_interruption_changes_nothing(recognizer, digits, home, monkeypatch):
 
 
 def test_the_eleventh_class_stays(recognizer):
-    digits = make_digits(4_000, 10, progress=False)  # as many as MNIST would give
+    digits = make_digits(5_000, 10, progress=False)  # 2,000 to learn with, as MNIST would give
     model = deepcopy(recognizer.model)
     last = nn.Linear(64, 11)
     with torch.no_grad():  # "no digit" where no digit has a clear vote
@@ -112,6 +112,7 @@ def test_the_eleventh_class_stays(recognizer):
     model.linear_block[-1] = last
     adapted = adapt(Recognizer(model), hand(range(5)), digits=digits, progress=False)
     assert adapted.replaced
+    assert adapted.images == 3_000 and "of 3,000 before" in str(adapted)  # all that it has not learned
     noise = torch.rand(200, 1, 28, 28, generator=torch.Generator().manual_seed(0)).round()
     halves = digits.train.images[-300:].roll((14, 14), (2, 3)) / 255  # not those that were learned with
     with torch.no_grad():

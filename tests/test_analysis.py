@@ -53,20 +53,16 @@ def test_the_cut_keeps_its_distance_from_a_slow_machine():
     assert analysis.summarize(history)["total_seconds_under_cut"] == pytest.approx(1.5)
 
 
-def test_nan_losses_are_passed_over():
+def test_nan_losses_are_passed_over_and_a_run_may_stop_in_its_first_epoch():
     history = made_history(losses=(math.nan, 3.0, 1.0, math.nan, math.nan, math.nan))
     assert analysis.summarize(history)["lowest_step_loss_step"] == 3
     history.steps["loss"] = math.nan
     assert math.isnan(analysis.summarize(history)["lowest_step_loss"])
     assert analysis.best(history).loc["lowest loss of a step"].isna().all()
-
-
-def test_a_run_stopped_in_its_first_epoch_has_a_summary():
-    history = made_history()
-    history = History(history.steps, history.epochs.iloc[:0])
-    assert analysis.summarize(history)["total_seconds"] == pytest.approx(0.06)
-    assert math.isnan(analysis.summarize(history)["last_val_accuracy"])
-    assert len(analysis.compare_with_paper(history)) and len(analysis.best(history))
+    stopped = History(history.steps, history.epochs.iloc[:0])
+    assert analysis.summarize(stopped)["total_seconds"] == pytest.approx(0.06)
+    assert math.isnan(analysis.summarize(stopped)["last_val_accuracy"])
+    assert len(analysis.compare_with_paper(stopped)) and len(analysis.best(stopped))
 
 
 def test_compare_with_paper_sets_every_stated_number_beside_this_runs():

@@ -9,7 +9,7 @@ from conftest import PROJECT
 PARTS = ["--no-imports", "--no-recognising", "--no-watching"]
 SPEED = ["benchmarks.speed", "--rounds", "1", "--steps", "1", "--evaluations", "1", *PARTS]
 ACCURACY = ["benchmarks.accuracy", "--seeds", "1", "--most-epochs", "1"]
-LADDER = ["benchmarks.tried", "--only-the-ladder", "--rounds", "1", "--steps", "1", "--age", "2"]
+LADDER = ["benchmarks.tried", "--only-the-ladder", "--rounds", "1", "--steps", "1"]
 
 
 @pytest.mark.parametrize(

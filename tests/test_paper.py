@@ -10,13 +10,7 @@ def test_the_network_is_the_listing_row_by_row():
     network = summary(Net(), batch_size=16)
     pd.testing.assert_frame_equal(network.layers, pd.DataFrame(paper.LAYERS))
     assert network.totals().to_dict() == paper.TOTALS
-
-
-def test_the_layers_of_the_listing_add_up_to_its_total():
     assert sum(layer["parameters"] for layer in paper.LAYERS) == paper.PARAMETERS
-
-
-def test_the_steps_are_the_full_batches_of_the_epochs():
     assert paper.EPOCHS * (60_000 // paper.BATCH_SIZE) == paper.STEPS
 
 
@@ -63,15 +57,9 @@ def test_the_best_and_the_last_accuracy_lie_within_a_standard_error():
 
 def test_the_stated_accuracies_are_shares_of_the_full_batches_and_of_nothing_else():
     n = numbers("99.479 % of what?")
-    full = n["test_images"] // n["batch_size"]
+    batches = n["test_images"] // n["batch_size"]
     for stated in (n["accuracy"], n["best_accuracy"]):
-        for images, fits in (
-            (n["test_images"], False),
-            (
-                (full + 1) * n["batch_size"],
-                False,
-            ),  # what a mean of 79 batches of 128, the last one of 16, is a share of
-            (full * n["batch_size"], True),
-        ):
+        # Of all images, of as many batches of 128 as there are with the short last one, and of the full ones.
+        for images in (n["test_images"], (batches + 1) * n["batch_size"], batches * n["batch_size"]):
             nearest = round(stated / 100 * images) / images
-            assert (round(100 * nearest, 3) == stated) is fits
+            assert (round(100 * nearest, 3) == stated) is (images == batches * n["batch_size"])

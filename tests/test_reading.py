@@ -1,5 +1,6 @@
 import argparse
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,26 @@ def test_answers_are_shown_in_the_picture():
     red = (shown[..., 0] - shown[..., 1]) > 100
     for left, top, right, bottom in (digit.box for digit in reading.digits):
         assert red[top, left:right].all() and red[top:bottom, right - 1].all()
+
+
+@pytest.mark.parametrize("text", ["12.50", "0.5", "20-25", "1-1", "3.14-6", "1250"])
+def test_points_and_dashes_between_digits_stay(text):
+    page = Image.new("L", (700, 220), 255)
+    ImageDraw.Draw(page).text((60, 40), text, 0, ImageFont.load_default(110))
+    assert read(page, load()).text == text
+
+
+@pytest.mark.parametrize(
+    ("points", "text"), [([[0, 140]], "20.38"), ([[-15, 75], [15, 75]], "20-38"), ([[0, 10]], "2038")]
+)
+def test_a_point_a_dash_and_a_speck_on_the_pad(points, text):
+    page = number([(2, 5), (0, 5), (3, 5), (8, 5)], gap=100, left=20, top=0)
+    without = read(page, load())
+    middle = (without.digits[1].box[2] + without.digits[2].box[0]) / 2
+    mark = Stroke(np.add(points, (middle, 0)), 6)
+    reading = read(replace(page, strokes=[*page.strokes, mark]), load())
+    assert without.text == "2038" and reading.text == reading.as_dict()["text"] == text
+    assert [digit.box for digit in reading.digits] == [digit.box for digit in without.digits]
 
 
 @pytest.mark.parametrize("page", [Drawing(), Drawing(strokes=[Stroke([[-50, -50]])])])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mnist_kit.errors import DrawingError
-from mnist_kit.unipen import read_unipen, read_unipen_file
+from mnist_kit.unipen import read_unipen
 
 DESCRIPTION = """.VERSION 1.0
 .DATA_INFO
@@ -89,11 +89,6 @@ def test_drawings_are_upright_centred_and_have_the_tablet_s_proportions(distribu
     np.testing.assert_allclose(four.strokes[0].points, [[150, 50], [150, 250], [350, 250]])
     np.testing.assert_allclose(four.strokes[1].points, [[350, 50], [350, 450]])
     np.testing.assert_allclose(seven.strokes[0].points, [[150, 50], [350, 50], [250, 450]])
-
-
-def test_a_file_can_be_read_alone(distribution):
-    characters = list(read_unipen_file(distribution / "data/1a/xyz/one.dat", distribution / "include"))
-    assert [character.sign for character in characters] == ["1", "4", "7", '"', "Z"]
 
 
 def test_what_is_not_there_is_named(distribution):
