@@ -302,6 +302,12 @@ def kept_drawings(path: Path | None, draw_them: Callable[[], dict[str, np.ndarra
     return drawn
 
 
+def shown(mnist: Split, drawn: dict[str, np.ndarray], kept: np.ndarray) -> Split:
+    """MNIST's images and those of `drawn` that are `kept`, bool (N,)."""
+    images = torch.cat([mnist.images, torch.from_numpy(drawn["images"][kept])[:, None]])
+    return Split(images, torch.cat([mnist.labels, torch.from_numpy(drawn["labels"][kept])]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="UNIPEN's, or one with digits.jsonl and signs.jsonl")
@@ -321,12 +327,10 @@ def main() -> None:
     rows = mnist.images[:-VALIDATION, 0].numpy()
     drawn = kept_drawings(options.drawn, lambda: draw_all(characters, rows, options.seed))
     kept = ~np.isin(drawn["sites"], left_out)
-    count = len(mnist) if options.calibrated_by else len(mnist) - VALIDATION
-    images = torch.cat([mnist.images[:count], torch.from_numpy(drawn["images"][kept])[:, None]])
-    labels = torch.cat([mnist.labels[:count], torch.from_numpy(drawn["labels"][kept])])
+    train = shown(mnist if options.calibrated_by else mnist.first(len(mnist) - VALIDATION), drawn, kept)
     sites = sorted(set(drawn["sites"][kept].tolist()) - {""})
-    digits = Digits("reading", Split(images, labels), test, CLASSES)
-    print(f"{len(images):,} training images: MNIST, {', '.join(sites)}, and drawn here", flush=True)
+    digits = Digits("reading", train, test, CLASSES)
+    print(f"{len(train):,} training images: MNIST, {', '.join(sites)}, and drawn here", flush=True)
 
     measured = Measured([character for character in characters if character.site in left_out], test)
     recipe = RECIPE.but(epochs=options.epochs, seed=options.seed)
