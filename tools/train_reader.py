@@ -53,7 +53,7 @@ VARIANTS = {"digit": 10, "sign": 4}  # drawings of each character
 SYNTHETIC, ROWS, SHAPES, SPECKS, PHOTOGRAPHS = 24_000, 10_000, 15_000, 6_000, 12_000  # images
 SMALL = PhotoSettings(side=(150, 600))  # photographs that are quickly made
 CALIBRATION = ("temperature", "threshold", "calibration_error", "calibration_error_before", "reliability")
-PRICE = 0.01  # share of clear digits that may be doubted
+PRICE = 0.006  # share of clear digits that may be doubted
 AUGMENTATION = Augmentation(
     degrees=8, scale=0.1, shear=0.12, shift=1.0, elastic=0.5, thickness=0.5, contrast=0.25, erase=0.08
 )
