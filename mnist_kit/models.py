@@ -44,23 +44,23 @@ class Net(nn.Module):
 
 
 class ReadingNet(nn.Module):
-    """A small network for what people write: ten digits and, as class 10, "no digit". 379,147 parameters.
+    """A small network for what people write: ten digits and, as class 10, "no digit". 690,715 parameters.
 
     Six convolutions, each with batch norm and ReLU, three of them with stride 2 in place of pooling, and one dense
-    layer behind dropout. An image takes 14.7 million multiplications, half of what the paper's network takes.
+    layer behind dropout. An image takes 27.3 million multiplications; the paper's network takes 29.9 million.
     """
 
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(
-            *_block(1, 32, kernel=5, stride=2),  # (batch, 32, 14, 14)
-            *_block(32, 48),
-            *_block(48, 64, stride=2),  # (batch, 64, 7, 7)
-            *_block(64, 96),
+            *_block(1, 48, kernel=5, stride=2),  # (batch, 48, 14, 14)
+            *_block(48, 64),
+            *_block(64, 96, stride=2),  # (batch, 96, 7, 7)
             *_block(96, 128),
-            *_block(128, 128, stride=2),  # (batch, 128, 4, 4)
+            *_block(128, 160),
+            *_block(160, 192, stride=2),  # (batch, 192, 4, 4)
         )
-        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(128 * 4 * 4, 11))
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(192 * 4 * 4, 11))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32 (batch, 11), of `images`, float32 (batch, 1, 28, 28) in [0, 1]."""

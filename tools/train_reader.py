@@ -23,23 +23,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hands import by_another_hand, centred, drawn, flagged, lines_of, shape_of, slashed
+from hands import BOX, as_bytes, by_another_hand, centred, drawn, flagged, lines_of, shape_of, slashed
 from no_digits import images_in_a_row, in_a_row, shape, speck
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mnist_kit import Drawing, load_mnist, sample_drawing, save_weights
+from mnist_kit import Drawing, Stroke, load_mnist, sample_drawing, save_weights
 from mnist_kit.augment import Augmentation
 from mnist_kit.calibration import expected_calibration_error, fit_temperature, reliability, threshold_at
 from mnist_kit.checkpoints import weights_path
 from mnist_kit.data import Digits, Split
 from mnist_kit.files import write_atomically
-from mnist_kit.framing import frame_as_drawn, mnist_raster
+from mnist_kit.framing import frame_as_drawn, frame_as_mnist, mnist_raster
 from mnist_kit.live import ProgressLine
 from mnist_kit.models import ReadingNet
+from mnist_kit.photos import as_raster
 from mnist_kit.recipes import Recipe
+from mnist_kit.simulate import PhotoSettings, photograph
 from mnist_kit.training import Callback, Run, fit
 from mnist_kit.unipen import Character, read_unipen
 
@@ -48,15 +50,16 @@ NO_DIGIT = 10  # the eleventh class
 LOOK_ALIKES = set("OolI|SsZzBgqDbQyG/\\()',.`]")  # a person could take them for a digit: neither digits nor none
 VALIDATION = 10_000  # images of MNIST's training set
 VARIANTS = {"digit": 10, "sign": 4}  # drawings of each character
-SYNTHETIC, ROWS, SHAPES, SPECKS = 24_000, 10_000, 15_000, 6_000  # images
+SYNTHETIC, ROWS, SHAPES, SPECKS, PHOTOGRAPHS = 24_000, 10_000, 15_000, 6_000, 12_000  # images
+SMALL = PhotoSettings(side=(150, 600))  # photographs that are quickly made
 CALIBRATION = ("temperature", "threshold", "calibration_error", "calibration_error_before", "reliability")
-PRICE = 0.01  # share of clear digits that may be doubted
+PRICE = 0.006  # share of clear digits that may be doubted
 AUGMENTATION = Augmentation(
     degrees=8, scale=0.1, shear=0.12, shift=1.0, elastic=0.5, thickness=0.5, contrast=0.25, erase=0.08
 )
 RECIPE = Recipe(
     "reader",
-    epochs=3,
+    epochs=8,
     batch_size=256,
     learning_rate=0.004,
     schedule="one-cycle",
@@ -100,12 +103,16 @@ def whole(character: Character) -> bool:
 
 def digit(character: Character, rng: np.random.Generator) -> np.ndarray:
     """A pen digit by another hand; now and then a zero gets a slash, and a 1 a flag or a foot."""
+    return drawn(_restyled(character, rng), rng)
+
+
+def _restyled(character: Character, rng: np.random.Generator) -> list[np.ndarray]:
     lines = lines_of(character.drawing)
     if character.sign == "0" and len(lines) == 1 and rng.random() < 0.3:
         lines = slashed(lines, rng)
-    if character.sign == "1" and rng.random() < 0.4:
+    if character.sign == "1" and rng.random() < 0.5:
         lines = flagged(lines, rng)
-    return drawn(by_another_hand(lines, rng), rng)
+    return by_another_hand(lines, rng)
 
 
 def sign(character: Character, rng: np.random.Generator) -> np.ndarray:
@@ -119,6 +126,13 @@ def synthetic(label: int, rng: np.random.Generator) -> np.ndarray:
     if label == 0 and rng.random() < 0.3:
         lines = slashed(lines, rng)
     return drawn(by_another_hand(lines, rng, 0.5) if rng.random() < 0.3 else centred(lines), rng)
+
+
+def photographed(character: Character, rng: np.random.Generator) -> np.ndarray:
+    """A pen digit or sign by another hand, in a simulated photograph, or, where that shows no ink, without one."""
+    lines = _restyled(character, rng)
+    raster = as_raster(photograph(Drawing(BOX, BOX, [Stroke(line, 1) for line in lines]), rng, SMALL))
+    return as_bytes(frame_as_mnist(raster)) if raster.any() else drawn(lines, rng)
 
 
 def row(digits: Sequence[Drawing], rng: np.random.Generator) -> np.ndarray:
@@ -157,11 +171,14 @@ def draw_all(characters: list[Character], mnist: np.ndarray, seed: int) -> dict[
     by_site = {site: [c.drawing for c in digits if c.site == site] for site in sorted({c.site for c in digits})}
     row_sites = [digits[n].site for n in rng.integers(len(digits), size=ROWS)]
     lengths = rng.choice([2, 2, 2, 3], ROWS)
+    photos = _some([*digits, *signs], PHOTOGRAPHS, rng)
+    answers = [NO_DIGIT if c.drawing.label is None else c.drawing.label for c in photos]
     labels = np.arange(SYNTHETIC) % 10
     parts = [
         (digit, digits, [c.drawing.label for c in digits], [c.site for c in digits]),
         (synthetic, labels, labels, ""),
         (sign, signs, NO_DIGIT, [c.site for c in signs]),
+        (photographed, photos, answers, [c.site for c in photos]),
         (row, (_some(by_site[site], k, rng) for site, k in zip(row_sites, lengths, strict=True)), NO_DIGIT, row_sites),
         (synthetic_row, (rng.integers(10, size=k) for k in lengths[: ROWS // 2]), NO_DIGIT, ""),
         (images_in_a_row, (_some(mnist, k, rng) for k in lengths), NO_DIGIT, ""),
@@ -285,6 +302,12 @@ def kept_drawings(path: Path | None, draw_them: Callable[[], dict[str, np.ndarra
     return drawn
 
 
+def shown(mnist: Split, drawn: dict[str, np.ndarray], kept: np.ndarray) -> Split:
+    """MNIST's images and those of `drawn` that are `kept`, bool (N,)."""
+    images = torch.cat([mnist.images, torch.from_numpy(drawn["images"][kept])[:, None]])
+    return Split(images, torch.cat([mnist.labels, torch.from_numpy(drawn["labels"][kept])]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="UNIPEN's, or one with digits.jsonl and signs.jsonl")
@@ -304,12 +327,10 @@ def main() -> None:
     rows = mnist.images[:-VALIDATION, 0].numpy()
     drawn = kept_drawings(options.drawn, lambda: draw_all(characters, rows, options.seed))
     kept = ~np.isin(drawn["sites"], left_out)
-    count = len(mnist) if options.calibrated_by else len(mnist) - VALIDATION
-    images = torch.cat([mnist.images[:count], torch.from_numpy(drawn["images"][kept])[:, None]])
-    labels = torch.cat([mnist.labels[:count], torch.from_numpy(drawn["labels"][kept])])
+    train = shown(mnist if options.calibrated_by else mnist.first(len(mnist) - VALIDATION), drawn, kept)
     sites = sorted(set(drawn["sites"][kept].tolist()) - {""})
-    digits = Digits("reading", Split(images, labels), test, CLASSES)
-    print(f"{len(images):,} training images: MNIST, {', '.join(sites)}, and drawn here", flush=True)
+    digits = Digits("reading", train, test, CLASSES)
+    print(f"{len(train):,} training images: MNIST, {', '.join(sites)}, and drawn here", flush=True)
 
     measured = Measured([character for character in characters if character.site in left_out], test)
     recipe = RECIPE.but(epochs=options.epochs, seed=options.seed)
