@@ -64,6 +64,33 @@ def test_a_notebook_reads_well(path):
     assert "Exercises" in prose[-1]
 
 
+GLOSSARY = PROJECT / "notebooks" / "GLOSSARY.md"
+
+
+def prose_of(path):
+    if path.suffix == ".md":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_links_lead_somewhere():
+    entries = {title.lower().replace(" ", "-") for title in re.findall(r"^### (.+)$", prose_of(GLOSSARY), flags=re.M)}
+    for path in [*NOTEBOOKS, GLOSSARY]:
+        for target, entry in re.findall(r"\]\(([\w./-]+)(?:#([\w-]+))?\)", prose_of(path)):
+            assert (path.parent / target).is_file(), f"{path.name} links to {target}"
+            assert not entry or entry in entries, f"{path.name} links to {entry}, which the glossary lacks"
+
+
+def test_the_glossary_is_in_order_and_its_words_are_used():
+    titles = [title.lower() for title in re.findall(r"^### (.+)$", prose_of(GLOSSARY), flags=re.M)]
+    assert titles == sorted(titles)
+    prose = " ".join(prose_of(path).lower() for path in NOTEBOOKS)
+    for title in titles:
+        word = max(title.split(), key=len)  # "max pooling" may be broken at the end of a line
+        assert word[:8] in prose, f"no notebook says {title!r}"
+
+
 def test_the_series_is_small_enough_for_a_code_host():
     assert len(NOTEBOOKS) >= 5
     assert sum(path.stat().st_size for path in NOTEBOOKS) < 5_000_000
