@@ -227,14 +227,6 @@ def plot_mistakes(images, labels, probabilities, count: int = 24, classes: Seque
     return plot_images(pictures[worst], titles, columns=8, side=1.25)
 
 
-def plot_filters(model: nn.Module) -> Figure:
-    """The filters of the first convolution, negative weights blue, positive red."""
-    first = next((layer for layer in model.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is None:
-        raise ImageError(f"{type(model).__name__} has no convolution whose filters could be shown")
-    return plot_images(_array(first.weight)[:, 0], columns=16, side=0.6)
-
-
 def plot_feature_maps(model: nn.Module, image, channels: int = 12) -> Figure:
     """What the convolutional layers make of one image: the first `channels` maps after each ReLU and each pooling.
 

@@ -157,10 +157,9 @@ def test_the_worst_mistake_comes_first():
     assert shown == ["2 taken for 8\n80.0%", "1 taken for 7\n60.0%"]
 
 
-def test_filters_and_feature_maps_leave_the_model_as_it_was():
+def test_feature_maps_leave_the_model_as_it_was():
     model = Net().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert sum(bool(ax.images) for ax in plots.plot_filters(model).axes) == 32
     figure = plots.plot_feature_maps(model, IMAGES[0], channels=4)
     assert [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")] == [
         "the image",
@@ -180,7 +179,6 @@ LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
 @pytest.mark.parametrize(
     ("draw", "arguments", "error", "message"),
     [
-        (plots.plot_filters, [LINEAR], ImageError, "Sequential has no"),
         (plots.plot_feature_maps, [LINEAR, IMAGES[0]], ImageError, "Sequential has no"),
         (plots.plot_images, [IMAGES[:0]], ImageError, "no images to show"),
         (plots.plot_images, [[np.zeros((28, 28)), np.zeros((1, 1))]], ImageError, "same shape"),

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT
+import train_reader as command
 from safetensors import safe_open
 
 from mnist_kit import Recognizer, make_digits, sample_drawing
@@ -15,10 +15,8 @@ from mnist_kit import Recognizer, make_digits, sample_drawing
 @pytest.fixture
 def train_reader(monkeypatch, home, tmp_path):
     """Run the command with a few drawings of two sites, and return the path of the weights."""
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-    train_reader = pytest.importorskip("train_reader")
     digits = make_digits(300, 20, progress=False)
-    monkeypatch.setattr(train_reader, "load_mnist", lambda: digits)
+    monkeypatch.setattr(command, "load_mnist", lambda: digits)
     for name, value in {
         "SYNTHETIC": 40,
         "ROWS": 10,
@@ -27,8 +25,8 @@ def train_reader(monkeypatch, home, tmp_path):
         "PHOTOGRAPHS": 8,
         "VALIDATION": 100,
     }.items():
-        monkeypatch.setattr(train_reader, name, value)
-    monkeypatch.setattr(train_reader, "RECIPE", train_reader.RECIPE.but(epochs=1, batch_size=32))
+        monkeypatch.setattr(command, name, value)
+    monkeypatch.setattr(command, "RECIPE", command.RECIPE.but(epochs=1, batch_size=32))
     folder = tmp_path / "unipen"
     folder.mkdir()
     for name, column, first in (("digits", "label", 0), ("signs", "sign", 100)):
@@ -44,7 +42,7 @@ def train_reader(monkeypatch, home, tmp_path):
         monkeypatch.setattr(sys, "argv", ["train_reader.py", str(folder), "--name", name, *arguments])
         threads = torch.get_num_threads()
         try:
-            train_reader.main()
+            command.main()
         finally:
             torch.set_num_threads(threads)
         return home / "weights" / f"{name}.safetensors"

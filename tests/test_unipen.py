@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from unipen import read_unipen
 
 from mnist_kit.errors import DrawingError
-from mnist_kit.unipen import read_unipen
 
 DESCRIPTION = """.VERSION 1.0
 .DATA_INFO

@@ -29,6 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
+from unipen import Character, read_unipen
 
 from mnist_kit import Drawing, Stroke, load_mnist, sample_drawing, save_weights
 from mnist_kit.augment import Augmentation
@@ -43,7 +44,6 @@ from mnist_kit.photos import as_raster
 from mnist_kit.recipes import Recipe
 from mnist_kit.simulate import PhotoSettings, photograph
 from mnist_kit.training import Callback, Run, fit
-from mnist_kit.unipen import Character, read_unipen
 
 CLASSES = (*"0123456789", "no digit")
 NO_DIGIT = 10  # the eleventh class
