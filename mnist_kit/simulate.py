@@ -74,7 +74,8 @@ def photograph(
         if not chosen or not set(chosen) <= set(known):
             raise ImageError(f"photographs know {', '.join(known)}, not {', '.join(chosen)}")
     rng = np.random.default_rng(seed)
-    height, width = _view(settings, rng)
+    sides = rng.uniform(*settings.side) * np.array([1, rng.uniform(*settings.aspect)])
+    height, width = rng.permutation(sides).clip(min=8).round().astype(int).tolist()
     margin = max(height, width) // 4  # of paper around the view, for the camera to turn to
     page = _paper(height + 2 * margin, width + 2 * margin, settings, rng)
     page = _write(page, drawing, margin, settings, rng)
@@ -83,15 +84,9 @@ def photograph(
     sigma = rng.uniform(*settings.blur) * max(height, width) / 1000
     scene = cv2.GaussianBlur(scene, (0, 0), max(sigma, 0.01))
     scene += rng.normal(0, 1, (height, width, 1)) * rng.uniform(*settings.grain)
-    file = io.BytesIO()
-    quality = round(rng.uniform(*settings.quality))
+    file, quality = io.BytesIO(), round(rng.uniform(*settings.quality))
     Image.fromarray(scene.clip(0, 255).round().astype(np.uint8)).save(file, "JPEG", quality=quality)
     return Image.open(file)
-
-
-def _view(settings: PhotoSettings, rng: np.random.Generator) -> tuple[int, int]:
-    sides = rng.uniform(*settings.side) * np.array([1, rng.uniform(*settings.aspect)])
-    return tuple(np.maximum(rng.permutation(sides), 8).round().astype(int).tolist())
 
 
 def _paper(height: int, width: int, settings: PhotoSettings, rng: np.random.Generator) -> np.ndarray:

@@ -75,11 +75,6 @@ def test_an_eleventh_class_takes_from_the_others():
     assert prediction.probabilities[9] == pytest.approx(powers[0] / (9 + powers[0]), abs=1e-5)
 
 
-def test_a_framing_that_has_a_name_can_be_chosen(monkeypatch):
-    monkeypatch.setitem(FRAMINGS, "half", lambda raster: frame_as_mnist(raster) / 2)
-    assert Recognizer(SEVENS, "half").predict(SEVEN).image.max() <= 0.5
-
-
 def test_the_framing_is_the_chosen_one():
     recognizer = Recognizer(Net(), framing="paper")
     torch.testing.assert_close(recognizer.predict(SEVEN).image, frame_as_paper(SEVEN.raster(), 7))
