@@ -80,10 +80,8 @@ def _from_array(picture) -> Image.Image:
         raise ImageError(f"the pixels of a picture are numbers, not {array.dtype}")
     low, high = array.min(), array.max()  # NaN goes through both
     if not (low >= 0 and high <= (255 if array.dtype.kind == "f" else 65535)):
-        raise ImageError(
-            f"pixels go from 0 to 1, 0 to 255, or (whole numbers) 0 to 65,535; these of {array.dtype} go from {low} "
-            f"to {high}"
-        )
+        wanted = "from 0 to 1, 0 to 255, or (whole numbers) 0 to 65,535"
+        raise ImageError(f"pixels go {wanted}; these of {array.dtype} go from {low} to {high}")
     if array.dtype == np.uint8 and high > 1:
         return Image.fromarray(np.ascontiguousarray(array))
     scale = 255 if high <= 1 else 1 if high <= 255 else 255 / 65535
@@ -94,9 +92,7 @@ def _check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"a picture of {width} × {height} pixels is too small; {MIN_SIDE} × {MIN_SIDE} is the least")
     if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"a picture of {width} × {height} pixels is too large; reduce it to below {MAX_PIXELS:,} pixels"
-        )
+        raise ImageError(f"a picture of {width} × {height} pixels is too large; {MAX_PIXELS:,} pixels are the most")
 
 
 def _on_paper(image: Image.Image) -> Image.Image:
