@@ -57,7 +57,7 @@ def _readable(picture) -> Iterator[None]:
         raise
     except Exception as error:
         name = picture if isinstance(picture, str | os.PathLike) else f"a {type(picture).__name__}"
-        raise ImageError(f"{name} cannot be read as a picture: {error}. Is it PNG, JPEG or the like?") from error
+        raise ImageError(f"{name} cannot be read as a picture: {error}. Is it PNG or JPEG, and whole?") from error
 
 
 def _from_array(picture) -> Image.Image:

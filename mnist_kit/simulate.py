@@ -64,8 +64,7 @@ def photograph(
     """A photograph of `drawing` on paper: a PIL image, RGB.
 
     The same drawing, seed and settings give the same picture; a Generator as `seed` is drawn from. Erasing strokes are
-    erased. Raises ImageError for a drawing without strokes,
-    and for unknown colours or lines.
+    erased. Raises ImageError for a drawing without strokes, and for unknown colours or lines.
     """
     if not drawing.strokes:
         raise ImageError("a photograph needs a drawing with at least one stroke")
@@ -84,7 +83,8 @@ def photograph(
     sigma = rng.uniform(*settings.blur) * max(height, width) / 1000
     scene = cv2.GaussianBlur(scene, (0, 0), max(sigma, 0.01))
     scene += rng.normal(0, 1, (height, width, 1)) * rng.uniform(*settings.grain)
-    file, quality = io.BytesIO(), round(rng.uniform(*settings.quality))
+    file = io.BytesIO()
+    quality = round(rng.uniform(*settings.quality))
     Image.fromarray(scene.clip(0, 255).round().astype(np.uint8)).save(file, "JPEG", quality=quality)
     return Image.open(file)
 

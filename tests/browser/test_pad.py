@@ -292,6 +292,7 @@ def test_a_pen_that_is_pressed_harder_draws_a_thicker_line(pad):
     pad.page.keyboard.press("Control+z")  # the kernel draws it again, and so did understand the pressure
     pad.wait_for_ink(550, 300, inked=False)
     pad.page.keyboard.press("Control+Shift+Z")
+    expect_in_kernel(pad.page, "len(pad.drawing.strokes)", 1)
     pad.wait_for_ink(550, 300)
     assert pad.inked(550, 308) and not pad.inked(300, 305)
 
