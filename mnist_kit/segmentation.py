@@ -392,16 +392,14 @@ def _ink(pieces: list[_Piece]) -> int:
 def _touch(left: list[_Piece], right: _Piece) -> bool:
     """Whether a piece lies on, over or beside the ink of those to its left, with no gap in between."""
     for piece in left[-MAX_PARTS:]:
-        top, bottom = max(piece.top, right.top), min(piece.bottom, right.bottom)
-        if top >= bottom:
-            if piece.right > right.left:
-                return True
-            continue
+        top = max(piece.top, right.top)
+        bottom = max(top, min(piece.bottom, right.bottom))
         ours = piece.raster[top - piece.top : bottom - piece.top, ::-1] > FAINT
         others = right.raster[top - right.top : bottom - right.top] > FAINT
         both = ours.any(axis=1) & others.any(axis=1)
         gaps = right.left + others.argmax(axis=1) - (piece.right - ours.argmax(axis=1))
-        if (gaps[both] <= 0).any():
+        over = top == bottom and piece.right > right.left
+        if over or (gaps[both] <= 0).any():
             return True
     return False
 
