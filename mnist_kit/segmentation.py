@@ -273,7 +273,9 @@ def _read(lines: list[list[_Piece]], predict: Predict) -> list[list[Answer]]:
     ]
     tries = _cheapest([_slices(d.piece) for _, d, _ in doubtful], [height for *_, height in doubtful], predict)
     for (digits, digit, _), (slices, cost) in zip(doubtful, tries, strict=True):
-        if cost < digit.cost and all(slice_.prediction.sure for slice_ in slices):  # half a letter may look like a 1
+        # Half a letter may look like a 1, and few people draw two digits in one go.
+        least = DOUBTFUL if digit.piece.inset else 0
+        if cost < digit.cost and all(s.prediction.sure and s.prediction.confidence >= least for s in slices):
             place = digits.index(digit)
             digits[place : place + 1] = slices
     return read

@@ -1,9 +1,11 @@
 """Any picture → white ink on black: the kinds of pictures people have, each made here."""
 
 import io
+import sys
 from dataclasses import replace
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -263,3 +265,12 @@ def test_any_picture_is_ink_or_none(page, scale):
     raster = as_raster(page)
     assert raster.shape == page.shape and raster.dtype == np.uint8
     assert raster.max() in (0, *range(128, 256))
+
+
+def test_heic(tmp_path, monkeypatch, recognizer):
+    pillow_heif.register_heif_opener()
+    Image.fromarray(on_paper(drawn(5))).save(tmp_path / "five.heic")
+    assert recognizer.predict(tmp_path / "five.heic").digit == 5
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
+    with pytest.raises(ImageError, match="pillow-heif"):
+        as_raster(tmp_path / "five.heic")
