@@ -42,16 +42,12 @@ def device_name(device: torch.device) -> str:
     """What the device calls itself, for the record of a run."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
-
-
-def processor_name() -> str:
-    """What the processor calls itself."""
     try:  # Linux keeps the name there; platform.processor() is empty on many of its distributions
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        processor = platform.processor() or platform.machine()
+    return f"{processor}, {torch.get_num_threads()} threads"
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -15,7 +15,7 @@ METRICS = ("loss", "val_loss", "val_accuracy", "batch_accuracy")
 # The columns of the two tables and their types.
 STEPS = {"step": np.int64, "epoch": np.int64, "seconds": np.float64, "loss": np.float64}
 EPOCHS = {"epoch": np.int64, **dict.fromkeys((*METRICS, "seconds", "eval_seconds", "learning_rate"), np.float64)}
-SHORT = {np.int64: np.int32, np.float64: np.float32}  # what the steps are kept as in a file
+TABLES = {"steps": STEPS, "epochs": EPOCHS}
 
 
 @dataclass(eq=False, repr=False)
@@ -37,7 +37,7 @@ class History:
     def __post_init__(self):
         if not isinstance(self.about, dict):
             raise HistoryError(f"history.about must be a dict, not a {type(self.about).__name__}")
-        for name, types in (("steps", STEPS), ("epochs", EPOCHS)):
+        for name, types in TABLES.items():
             columns = getattr(self, name).columns
             missing = ", ".join(column for column in types if column not in columns)
             if missing:
@@ -60,8 +60,8 @@ class History:
     def save(self, path: Path | str) -> Path:
         """Write the run to one file of plain arrays, no pickle; 11,700 steps take about 120 KB.
 
-        Seconds and losses of steps are kept as float32, everything else exactly. Raises HistoryError when there are no
-        steps or `about` does not fit into JSON, StorageError when the file cannot be written.
+        Raises HistoryError when there are no steps or `about` does not fit into JSON, StorageError when the file cannot
+        be written.
         """
         self.require_steps()
         about = {key: value for key, value in self.about.items() if key != "source"}
@@ -69,8 +69,11 @@ class History:
             about_json = json.dumps(about, default=_plain)
         except (TypeError, ValueError, RecursionError) as error:
             raise HistoryError(f"history.about cannot be written as JSON: {error}") from error
-        columns = {f"steps.{name}": self.steps[name].to_numpy(SHORT[type_]) for name, type_ in STEPS.items()}
-        columns |= {f"epochs.{name}": self.epochs[name].to_numpy(type_) for name, type_ in EPOCHS.items()}
+        columns = {
+            f"{table}.{name}": getattr(self, table)[name].to_numpy(type_)
+            for table, types in TABLES.items()
+            for name, type_ in types.items()
+        }
         buffer = io.BytesIO()
         np.savez_compressed(buffer, about=np.array(about_json), **columns)
         return write_atomically(Path(path), buffer.getvalue())
@@ -82,8 +85,8 @@ class History:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
-            tables = (_table(arrays, "steps", STEPS), _table(arrays, "epochs", EPOCHS))
-            history = cls(*tables, json.loads(str(arrays["about"])))
+            tables = {name: _table(arrays, name, types) for name, types in TABLES.items()}
+            history = cls(**tables, about=json.loads(str(arrays["about"])))
             history.require_steps()
         except FileNotFoundError as error:
             raise HistoryError(f"there is no history at {path}") from error

@@ -1,6 +1,5 @@
 """The networks, by name, and their layer-by-layer summary."""
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,30 +86,17 @@ def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
 MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet}
 
 
-def make_model(name: str = "Net", **settings) -> nn.Module:
-    """A freshly initialised model of the class called `name` in `MODELS`, made with `settings`.
-
-    Raises ModelError for an unknown name or unknown settings.
-    """
+def make_model(name: str = "Net") -> nn.Module:
+    """A freshly initialised model of the class called `name` in `MODELS`. Raises ModelError for an unknown name."""
     if not isinstance(name, str) or name not in MODELS:
         raise ModelError(f"there is no model called {name!r}; there are: {', '.join(MODELS)}")
-    try:
-        return MODELS[name](**settings)
-    except TypeError as error:
-        raise ModelError(f"{name} cannot be made with the settings {settings}: {error}") from error
+    return MODELS[name]()
 
 
-def describe(model: nn.Module) -> tuple[str, dict]:
-    """What `make_model` needs to make `model` again: its key in `MODELS` (else the class name) and its settings.
-
-    The settings are the constructor's arguments, as far as the model keeps them under the same names.
-    """
-    model = unwrapped(model)
-    for name, kind in MODELS.items():
-        if kind is type(model):
-            settings = inspect.signature(kind).parameters
-            return name, {key: getattr(model, key) for key in settings if hasattr(model, key)}
-    return type(model).__name__, {}
+def name_of(model: nn.Module) -> str:
+    """The key in `MODELS` of the model's class, else the name of the class."""
+    kind = type(unwrapped(model))
+    return next((name for name, known in MODELS.items() if known is kind), kind.__name__)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

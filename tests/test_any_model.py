@@ -348,16 +348,6 @@ def test_a_checkpoint_that_lacks_something_is_refused(tiny, change):
         fit(small_model(), tiny, BRIEF, device="cpu", checkpoint="run", resume=True)
 
 
-def test_settings_that_an_older_version_did_not_know_count_as_their_defaults(tiny):
-    whole = losses(tiny)
-    fit(small_model(), tiny, BRIEF, StopAt(6), "cpu", checkpoint="run")
-    forge(lambda state: [state["identity"]["recipe"].pop(key) for key in ("ema", "augmentation", "weight_decay")])
-    resumed = fit(small_model(9), tiny, BRIEF, device="cpu", checkpoint="run", resume=True)
-    assert list(resumed.steps["loss"]) == whole
-    with pytest.raises(CheckpointError, match=r"another recipe \(weight_decay 0\.0, not 0\.1\)"):
-        fit(small_model(), tiny, BRIEF.but(weight_decay=0.1), device="cpu", checkpoint="run", resume=True)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_and_sighup_write_a_checkpoint_and_then_do_what_they_do(tiny, number):
     class Signal(Callback):
