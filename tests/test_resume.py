@@ -19,7 +19,7 @@ from torch import nn
 from mnist_kit import files
 from mnist_kit.checkpoints import Checkpoints
 from mnist_kit.errors import CheckpointError, LossNotFinite, StorageError, TrainingError
-from mnist_kit.history import History
+from mnist_kit.history import History, load_history, save_history
 from mnist_kit.recipes import Recipe
 from mnist_kit.training import Callback, fit
 
@@ -163,7 +163,7 @@ def _train_until_killed(home: str, when: tuple[str, int] | None) -> None:
     if kind == "moment":
         threading.Timer(countdown / 1000, os.kill, [os.getpid(), signal.SIGKILL]).start()
     model, history = train(Digits("tiny", _rows(300), _rows(100)), KILLED, Die(), resume=True, every=3)
-    history.save(Path(home) / "history.npz")
+    save_history(history, "killed")
     torch.save(model.state_dict(), Path(home) / "weights.pt")
     os._exit(0)
 
@@ -198,7 +198,7 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(tiny, home, one_th
         if process.exitcode == 0:  # it is through; the next begins a new run
             model = small_model()
             model.load_state_dict(torch.load(home / "weights.pt", weights_only=True))
-            assert_same_run((model, History.load(home / "history.npz")), expected)
+            assert_same_run((model, load_history("killed")), expected)
             for path in (home / "checkpoints" / "run").glob("step-*" if when else "nothing"):
                 path.unlink()
     assert killed >= KILLS - 2
