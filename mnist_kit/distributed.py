@@ -83,12 +83,9 @@ class World:
         """
         if self.size == 1:
             return model
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if device.type == "cuda" and processes > torch.cuda.device_count():
-            raise TrainingError(
-                f"{processes} processes of this machine cannot train one model on its {torch.cuda.device_count()} "
-                "GPUs: start as many as there are GPUs, or train with --device cpu"
-            )
+        processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+        if device.type == "cuda" and processes > gpus:
+            raise TrainingError(f"{processes} processes cannot share {gpus} GPUs: start {gpus}, or use the CPU")
         return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
     def share_buffers(self, model: nn.Module) -> None:

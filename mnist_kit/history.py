@@ -96,9 +96,7 @@ def load_history(name: str = "class-mnist", own: bool = True) -> History:
             history = History(**tables, about=json.loads(str(arrays["about"])))
         history.require_steps()
     except Exception as error:  # a damaged archive fails in a dozen ways, from zlib to the parser of headers
-        raise HistoryError(
-            f"{path} is not a history, or it is damaged ({error}): train again, or copy it again"
-        ) from error
+        raise HistoryError(f"{path} is not a history, or it is damaged ({error}): train or copy it again") from error
     history.about["source"] = "reference" if path.parent == REFERENCE else "yours"
     return history
 

@@ -119,10 +119,7 @@ def require_trainable(model: nn.Module) -> None:
         if not nn.parameter.is_lazy(parameter) and (parameter.is_meta or parameter.is_inference()):
             raise ModelError('the model was made within torch.inference_mode() or on the device "meta": make it anew')
         if parameter.dtype in (torch.float16, torch.bfloat16):
-            raise ModelError(
-                f"the model's weights are {parameter.dtype}, too coarse for Adam's steps: keep them in float32 with "
-                'model.float(), and choose precision="bfloat16" in the recipe'
-            )
+            raise ModelError(f"weights in {parameter.dtype} are too coarse for Adam's steps: train model.float()")
 
 
 @contextmanager

@@ -96,14 +96,9 @@ class Recipe:
         """
         images = min(images, self.train_images or images)
         if self.batch_size > images:
-            raise RecipeError(
-                f"batch_size {self.batch_size} is larger than the {images} training images: no full batch fits"
-            )
+            raise RecipeError(f"batch_size {self.batch_size} exceeds the {images} training images: lower it")
         if self.batch_size % processes:
-            raise RecipeError(
-                f"batch_size {self.batch_size} cannot be shared equally by {processes} processes: "
-                "start a number of them that divides it, or choose another batch_size"
-            )
+            raise RecipeError(f"batch_size {self.batch_size} cannot be shared equally by {processes} processes")
         return images // self.batch_size
 
     def but(self, **settings) -> "Recipe":

@@ -373,8 +373,7 @@ class Run:
                 if own.get(key) != other.get(key):
                     raise CheckpointError(
                         f"the checkpoint {name!r} is of another {kind} ({key} {other.get(key)!r}, not "
-                        f"{own.get(key)!r}): train with what it was started with, choose another checkpoint name, or "
-                        "start anew without resume"
+                        f"{own.get(key)!r}): choose another checkpoint name, or start anew without resume"
                     )
 
 
