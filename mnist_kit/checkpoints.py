@@ -159,7 +159,6 @@ class Checkpoints:
             raise TrainingError(f"every must be a whole number of steps, at least 1, or None, not {every!r}")
         self.every = every
         self.folder = home_folder() / "checkpoints" / name
-        self.saved: tuple[int, int] | None = None  # steps and epochs of the last state
         self.due = 0.0
         self.warned = False
 
@@ -184,9 +183,7 @@ class Checkpoints:
         return time.perf_counter() >= self.due if self.every is None else step % self.every == 0
 
     def save(self, run) -> None:
-        """Write the run's state if it is new. A failure is no reason to stop: it warns, once."""
-        if self.saved == (run.step, len(run.epochs)):
-            return
+        """Write the run's state. A failure is no reason to stop: it warns, once."""
         try:
             self.write(run)
         except StorageError as error:
@@ -206,7 +203,6 @@ class Checkpoints:
         content = buffer.getbuffer()
         header = FORMAT + b"%08x\n" % zlib.crc32(content)
         write_atomically(self.folder / f"step-{run.step:09}.pt", header + content)
-        self.saved = (run.step, len(run.epochs))
         now = time.perf_counter()
         self.due = now + (now - started) / SHARE
 

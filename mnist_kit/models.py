@@ -1,7 +1,5 @@
 """The networks, by name, and their layer-by-layer summary."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
@@ -120,20 +118,6 @@ def require_trainable(model: nn.Module) -> None:
             raise ModelError('the model was made within torch.inference_mode() or on the device "meta": make it anew')
         if parameter.dtype in (torch.float16, torch.bfloat16):
             raise ModelError(f"weights in {parameter.dtype} are too coarse for Adam's steps: train model.float()")
-
-
-@contextmanager
-def dropping(model: nn.Module, share: float | None) -> Iterator[None]:
-    """Within it the `Dropout` layers of `model` switch off that share of their inputs; None: as many as otherwise."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)] if share is not None else []
-    before = [layer.p for layer in layers]
-    try:
-        for layer in layers:
-            layer.p = share
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.p = own
 
 
 @dataclass(frozen=True)

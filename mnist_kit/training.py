@@ -34,7 +34,7 @@ from mnist_kit.distributed import World, contact, world
 from mnist_kit.errors import CheckpointError, LossNotFinite, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import EPOCHS, History
-from mnist_kit.models import dropping, name_of, require_trainable, unwrapped
+from mnist_kit.models import name_of, require_trainable, unwrapped
 from mnist_kit.recipes import Recipe, get_recipe
 from mnist_kit.signals import stopping_on_signals
 
@@ -107,7 +107,7 @@ def fit(
     with torch.inference_mode(False), torch.enable_grad(), contact(), ExitStack() as at_end:
         run = Run(model, digits, recipe, processes.own(as_device(device)), processes)
         at_end.enter_context(stopping_on_signals(run))
-        at_end.enter_context(dropping(model, recipe.dropout))
+        _set_dropout(model, recipe.dropout, at_end)
         if checkpoints:
             run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
         checkpoints = checkpoints if processes.is_first else None
@@ -388,6 +388,14 @@ def _as_callbacks(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
         if not isinstance(callback, Callback):
             raise TrainingError(f"{callback!r} is no callback: derive a class from Callback and pass an object of it")
     return callbacks
+
+
+def _set_dropout(model: nn.Module, share: float | None, at_end: ExitStack) -> None:
+    """Let the `Dropout` layers of `model` switch off that share of their inputs until the end; None: as otherwise."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout) and share is not None:
+            at_end.callback(setattr, layer, "p", layer.p)
+            layer.p = share
 
 
 def _moving_average(decay: float) -> Callable:
