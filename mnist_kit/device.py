@@ -4,7 +4,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -78,14 +78,11 @@ def parameter_dtype(model: nn.Module) -> torch.dtype:
 @contextmanager
 def answering(model: nn.Module) -> Iterator[None]:
     """Within it `model` is in evaluation mode without gradients; a training of it in another thread waits meanwhile."""
-    with computing, torch.no_grad():
-        training = [module for module in model.modules() if module.training]
+    with computing, torch.no_grad(), ExitStack() as at_end:
+        for module in model.modules():
+            at_end.callback(setattr, module, "training", module.training)
         model.eval()
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+        yield
 
 
 def as_logits(output: object, images: int, classes: int = 1) -> Tensor:
