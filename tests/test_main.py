@@ -113,14 +113,8 @@ def test_a_seed_that_fails_keeps_the_others_from_nothing(data, home, capsys, mon
     assert "seed 1 failed: it went wrong" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("3,5,8", [3, 5, 8]), ("7", [7]), ("0-2, 2, 9", [0, 1, 2, 9])]
-)
-def test_seeds_by_number_and_range(text, seeds):
-    assert main.parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1-", "0-3-5", "1.5"])
-def test_seeds_that_are_none(text):
+@pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1-", "0-3-5", "1.5", "0-99999999999"])
+def test_seeds_by_number_and_range(text):
+    assert main.parse_seeds("0-2, 2, 9") == [0, 1, 2, 9]
     with pytest.raises(RecipeError, match="--seeds takes numbers like 0-9"):
         main.parse_seeds(text)
