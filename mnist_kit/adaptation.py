@@ -14,8 +14,8 @@ from tqdm import tqdm
 from mnist_kit.augment import Augmentation, augment
 from mnist_kit.checkpoints import check_name, save_weights, weights_about
 from mnist_kit.data import Digits
-from mnist_kit.errors import DrawingError, EmptyDrawing, RecognizerError, StorageError, WeightsError
-from mnist_kit.files import find
+from mnist_kit.errors import DrawingError, EmptyDrawing, RecognizerError, WeightsError
+from mnist_kit.files import find, writing
 from mnist_kit.ink import Drawing, read_drawings
 from mnist_kit.recognizer import Recognizer
 from mnist_kit.synthetic import load_digits
@@ -126,11 +126,9 @@ def forget(name: str = "my-hand") -> bool:
     Raises WeightsError for weights that `adapt` did not save, and StorageError when the file cannot be deleted.
     """
     path = _fine_tuned(name)
-    try:
-        if path:
+    if path:
+        with writing(path):
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot delete {path}: {error.strerror or error}") from error
     return path is not None
 
 
@@ -172,10 +170,7 @@ def _pictures(drawings: Iterable[Drawing], recognizer: Recognizer) -> tuple[Tens
             pictures.append(recognizer.predict(drawing).image)
             labels.append(drawing.label)
     if len(labels) < FEWEST:
-        raise DrawingError(
-            f"{len(labels)} labelled drawings are too few to learn from: keep {FEWEST} or, better, 50, each with the "
-            "digit that it should have been"
-        )
+        raise DrawingError(f"{len(labels)} labelled drawings are too few to learn from: keep {FEWEST} or, better, 50")
     return torch.stack(pictures), torch.tensor(labels)
 
 

@@ -2,7 +2,8 @@
 
 import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ def decode(picture) -> np.ndarray:
     picture: a PIL image of any mode, an array or tensor, or a path, as `photos.as_raster` takes them. Raises likewise.
     """
     image = as_image(picture)
-    try:
+    with _readable(picture):
         if image is not picture:
             image.draft("RGB", (WORK_SIDE, WORK_SIDE))  # lets a JPEG be decoded at a fraction of its size
         image = ImageOps.exif_transpose(image)
@@ -29,39 +30,34 @@ def decode(picture) -> np.ndarray:
         elif image.mode[0] in "IF":  # 16 or 32 bits a pixel
             image = _from_array(np.asarray(image))
         image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    except Exception as error:  # decoders raise whatever they stumble on
-        name = picture if isinstance(picture, str | os.PathLike) else "the picture"
-        raise ImageError(f"{name} cannot be decoded: {error}. Save it again, as PNG for instance.") from error
-    factor = math.ceil(max(image.size) / WORK_SIDE)
-    return np.asarray(image.reduce(factor) if factor > 1 else image)
+    return np.asarray(image.reduce(math.ceil(max(image.size) / WORK_SIDE)))
 
 
 def as_image(picture) -> Image.Image:
     """A picture as a PIL image of its own size; a file's pixels are not decoded yet. Raises ImageError."""
-    try:
-        if isinstance(picture, str | os.PathLike):
-            image = _open(Path(picture))
+    with _readable(picture):
+        if isinstance(picture, Image.Image):
+            image = picture
+        elif not isinstance(picture, str | os.PathLike):
+            image = _from_array(picture)
+        elif os.path.isfile(picture):  # a named pipe would be waited for
+            image = Image.open(picture)
         else:
-            image = picture if isinstance(picture, Image.Image) else _from_array(picture)
-    except ImageError:
-        raise
-    except Exception as error:
-        name = picture if isinstance(picture, str | os.PathLike) else f"a {type(picture).__name__}"
-        raise ImageError(f"{name} cannot be read as a picture: {error}. Is it PNG, JPEG or the like?") from error
+            raise ImageError(f"{picture} cannot be read as a picture: there is no file of that name")
     _check_size(*image.size)
     return image
 
 
-def _open(path: Path) -> Image.Image:
-    if not path.is_file():  # a named pipe would be waited for
-        raise ImageError(f"{path} cannot be read as a picture: there is no file of that name")
-    if path.suffix.lower() in (".heic", ".heif"):
-        try:
-            import pillow_heif
-        except ImportError as error:
-            raise ImageError(f"{path} is HEIC; `pip install pillow-heif` to read it, or save it as JPEG") from error
-        pillow_heif.register_heif_opener()
-    return Image.open(path)
+@contextmanager
+def _readable(picture) -> Iterator[None]:
+    """Turn what a decoder raises, and that may be anything, into an ImageError that names the picture."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        name = picture if isinstance(picture, str | os.PathLike) else f"a {type(picture).__name__}"
+        raise ImageError(f"{name} cannot be read as a picture: {error}. Is it PNG or JPEG, and whole?") from error
 
 
 def _from_array(picture) -> Image.Image:
@@ -77,20 +73,15 @@ def _from_array(picture) -> Image.Image:
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] not in (3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
-        raise ImageError(
-            "a picture is an array of shape (H, W), (1, H, W), (1, 1, H, W), (H, W, 1), (H, W, 3), (H, W, 4) or "
-            f"(3, H, W), not {array.shape} of {array.dtype}"
-        )
-    height, width = array.shape[:2]
-    _check_size(width, height)
+        kinds = "(H, W), (1, H, W), (1, 1, H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (3, H, W)"
+        raise ImageError(f"a picture is an array of shape {kinds}, not {array.shape} of {array.dtype}")
+    _check_size(*array.shape[1::-1])
     if array.dtype.kind not in "buif":
         raise ImageError(f"the pixels of a picture are numbers, not {array.dtype}")
     low, high = array.min(), array.max()  # NaN goes through both
     if not (low >= 0 and high <= (255 if array.dtype.kind == "f" else 65535)):
-        raise ImageError(
-            f"pixels go from 0 to 1, 0 to 255, or (whole numbers) 0 to 65,535; these of {array.dtype} go from {low} "
-            f"to {high}"
-        )
+        wanted = "from 0 to 1, 0 to 255, or (whole numbers) 0 to 65,535"
+        raise ImageError(f"pixels go {wanted}; these of {array.dtype} go from {low} to {high}")
     if array.dtype == np.uint8 and high > 1:
         return Image.fromarray(np.ascontiguousarray(array))
     scale = 255 if high <= 1 else 1 if high <= 255 else 255 / 65535
@@ -101,9 +92,7 @@ def _check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise ImageError(f"a picture of {width} × {height} pixels is too small; {MIN_SIDE} × {MIN_SIDE} is the least")
     if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"a picture of {width} × {height} pixels is too large; reduce it to below {MAX_PIXELS:,} pixels"
-        )
+        raise ImageError(f"a picture of {width} × {height} pixels is too large; {MAX_PIXELS:,} pixels are the most")
 
 
 def _on_paper(image: Image.Image) -> Image.Image:

@@ -134,8 +134,7 @@ def plot_class_balance(labels: Mapping[str, Sequence[int]], classes: Sequence[st
         counts = np.bincount(_labels(values, len(values), classes), minlength=len(classes))
         bars = ax.bar(classes, counts, color=f"C{number}")
         # Inside the bars, where the line of the mean does not strike them out.
-        numbers = [f"{count:,}" for count in counts]
-        ax.bar_label(bars, numbers, label_type="center", rotation=90, fontsize=9, color="white")
+        ax.bar_label(bars, fmt="{:,.0f}", label_type="center", rotation=90, fontsize=9, color="white")
         ax.axhline(counts.mean(), color="#222", linewidth=0.8, linestyle="--")
         ax.set(title=f"{name}: {counts.sum():,} images, dashed: the mean", xlabel="class", ylabel="images")
         _name_classes(ax, classes)
@@ -176,9 +175,7 @@ def plot_mean_digits(images, labels, classes: Sequence[str] = DIGITS) -> Figure:
 
 def plot_images(images, titles: Sequence[str] | None = None, columns: int = 10, side: float = 1.0) -> Figure:
     """Images in rows of `columns`, each under its title. Where values are negative, zero is white, positive red."""
-    pictures, top = _pictures(images)
-    if titles is not None and len(titles) != len(pictures):
-        raise ImageError(f"{len(pictures)} images have {len(titles)} titles")
+    pictures, top = _pictures(images, titles)
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     lines = max((title.count("\n") + 1 for title in titles or []), default=0)
@@ -258,10 +255,8 @@ def plot_probabilities(probabilities, title: str = "", classes: Sequence[str] = 
 
 def plot_framings(images, titles: Sequence[str], probabilities, classes: Sequence[str] = DIGITS) -> Figure:
     """The same drawing framed in several ways: each 28×28 image under its title, with the probabilities below it."""
-    pictures, top = _pictures(images)
-    probabilities = _array(probabilities)
-    if not len(pictures) == len(titles) == len(probabilities):
-        raise ImageError(f"{len(pictures)} images, {len(titles)} titles, {len(probabilities)} rows of probabilities")
+    pictures, top = _pictures(images, titles)
+    probabilities = _shaped("probabilities", probabilities, len(pictures), len(classes))
     figure, axes = _grid(2, len(pictures), (3.2 * len(pictures), 4.6), height_ratios=(1.6, 1))
     for (image, bars), picture, title, row in zip(axes.T, pictures, titles, probabilities, strict=True):
         _show(image, picture, top)
@@ -401,8 +396,8 @@ def _array(values) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _pictures(images) -> tuple[np.ndarray, float]:
-    """`images` as an array (N, height, width) of its own dtype, and the value that means full ink."""
+def _pictures(images, titles: Sequence[str] | None = None) -> tuple[np.ndarray, float]:
+    """`images` as an array (N, height, width) of its own dtype, one per title, and the value that means full ink."""
     try:
         pictures = np.stack([_array(image) for image in images]) if isinstance(images, list | tuple) else _array(images)
         pictures = pictures.reshape(len(pictures), *pictures.shape[-2:])
@@ -410,6 +405,8 @@ def _pictures(images) -> tuple[np.ndarray, float]:
         raise ImageError(f"images are an array (N, 28, 28) or (N, 1, 28, 28), or a list of such: {error}") from error
     if not pictures.size:
         raise ImageError(f"there are no images to show: the array is {pictures.shape}")
+    if titles is not None and len(titles) != len(pictures):
+        raise ImageError(f"{len(pictures)} images have {len(titles)} titles")
     return pictures, 255.0 if pictures.dtype == np.uint8 else 1.0
 
 

@@ -4,24 +4,19 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, replace
-from io import BytesIO
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mnist_kit.decoding import as_image
 from mnist_kit.errors import EmptyDrawing, ImageError, MnistKitError
-from mnist_kit.files import write_atomically
 from mnist_kit.ink import Drawing, Stroke, read_drawings
 from mnist_kit.photos import as_raster
 from mnist_kit.recognizer import Recognizer
 from mnist_kit.segmentation import FAINT, ReadDigit, as_text, split
 
-RED = (220, 0, 0)
 # Marks between two digits, in shares of their height
 POINT, LOW = 0.3, 0.65  # a point is smaller, and lower than that
 LEVEL = 0.25  # a dash is no farther from the middle
@@ -67,19 +62,6 @@ class Reading:
         lines = [[_as_dict(digit) for digit in line] for line in self.lines]
         return {"text": self.text, "sure": self.sure, "confidence": round(self.confidence, 4), "lines": lines}
 
-    def shown_in(self, picture) -> Image.Image:
-        """The drawing or picture that was read, mode RGB, with a box around each digit and the answer above it."""
-        image = picture.to_image() if isinstance(picture, Drawing) else ImageOps.exif_transpose(as_image(picture))
-        image = image.convert("RGB")
-        draw = ImageDraw.Draw(image)
-        for digit in self.digits:
-            left, top, right, bottom = digit.box
-            size = max(10, (bottom - top) // 3)
-            answer = str(digit.prediction.digit) if digit.prediction.sure else f"{digit.prediction.digit}?"
-            draw.rectangle((left, top, right - 1, bottom - 1), outline=RED, width=max(1, size // 12))
-            draw.text((left, max(0, top - 1.2 * size)), answer, RED, ImageFont.load_default(size))
-        return image
-
 
 def read(picture, recognizer: Recognizer | None = None) -> Reading:
     """The digits in a drawing or a picture: lines from top to bottom, each from left to right.
@@ -99,10 +81,8 @@ def read(picture, recognizer: Recognizer | None = None) -> Reading:
         for mark in marks:
             raster[mark.top : mark.bottom, mark.left : mark.right] = 0
         digits = split(raster, recognizer)
-    if not digits and is_drawing:
-        raise EmptyDrawing("nothing is drawn yet: there is no ink in the drawing")
     if not digits:
-        raise EmptyDrawing("there is nothing in the picture that looks like a digit: no ink was found on its paper")
+        raise EmptyDrawing("there is no ink: nothing is drawn yet, or nothing in the picture looks like a digit")
     if not any(digit.prediction.likeness >= 0.5 for digit in digits):
         raise ImageError(f"nothing looks like a digit, in {len(digits)} places where there is ink")
     factor = 1 if is_drawing else round(max(as_image(picture).size) / max(raster.shape))
@@ -170,23 +150,32 @@ def add_command(commands) -> None:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a picture, or a .jsonl file of drawings")
     parser.add_argument("--json", action="store_true", help="print an object per picture, with boxes and confidences")
-    parser.add_argument("--show", metavar="OUT.png", type=Path, help="draw boxes and answers into the (one) picture")
-    parser.add_argument("--weights", metavar="NAME", help="read with these weights in place of the package's")
+    parser.add_argument("--weights", metavar="NAME", default="reader", help="of another network, to read with")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Read the files that `options` names. Returns 0; 1 where a page could not be read; 2 for wrong options."""
     try:
-        recognizer = Recognizer.load(options.weights) if options.weights else Recognizer.load()
+        recognizer = Recognizer.load(options.weights)
         pages = [page for file in options.files for page in _pages(file)]
     except MnistKitError as error:
         print(error, file=sys.stderr)
         return 2
-    if options.show and len(pages) != 1:
-        print(f"--show draws into one picture, not into {len(pages)}", file=sys.stderr)
-        return 2
-    return max((_print(name, page, recognizer, options, len(pages) > 1) for name, page in pages), default=0)
+    status = 0
+    for name, page in pages:
+        try:
+            reading = read(page, recognizer)
+        except MnistKitError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            status = 1
+            continue
+        if options.json:
+            print(json.dumps({"file": name, **reading.as_dict()}))
+        else:
+            for line in reading.text.splitlines():
+                print(f"{name}: {line}" if len(pages) > 1 else line)
+    return status
 
 
 def _pages(file: str) -> list[tuple[str, object]]:
@@ -194,21 +183,3 @@ def _pages(file: str) -> list[tuple[str, object]]:
     if not file.endswith(".jsonl"):
         return [(file, file)]
     return [(f"{file}:{number}", drawing) for number, drawing in enumerate(read_drawings(file), start=1)]
-
-
-def _print(name: str, page, recognizer: Recognizer, options: argparse.Namespace, several: bool) -> int:
-    try:
-        reading = read(page, recognizer)
-        if options.show:
-            image = BytesIO()
-            reading.shown_in(page).save(image, "PNG")
-            write_atomically(options.show, image.getvalue())
-    except MnistKitError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        print(json.dumps({"file": name, **reading.as_dict()}))
-    else:
-        for line in reading.text.splitlines():
-            print(f"{name}: {line}" if several else line)
-    return 0

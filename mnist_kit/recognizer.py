@@ -65,16 +65,11 @@ class Recognizer:
 
     def __init__(self, model: nn.Module | Callable, framing: str | Callable[[np.ndarray], Tensor] = "mnist"):
         if isinstance(model, type) or not (callable(model) or hasattr(model, "predict_proba")):
-            raise RecognizerError(
-                f"a {type(model).__name__} recognises nothing: give a network, a classifier with predict_proba, or "
-                f"a function from an image, float32 (1, {SIDE}, {SIDE}), to ten probabilities"
-            )
+            wanted = "a network, a classifier with predict_proba, or a function from an image to ten probabilities"
+            raise RecognizerError(f"a {type(model).__name__} recognises nothing: give {wanted}")
         if not callable(framing) and framing not in FRAMINGS:
-            raise ImageError(
-                f"there is no framing {framing!r}; choose one of {', '.join(FRAMINGS)}, or give a function"
-            )
-        self.model = model
-        self.framing = framing
+            raise ImageError(f"{framing!r} is no framing; choose one of {', '.join(FRAMINGS)}, or give a function")
+        self.model, self.framing = model, framing
         self.temperature, self.threshold = 1.0, 0.0  # of calibrated weights: see mnist_kit.calibration
         self._private = False  # whether nobody else may train the model, or switch its mode, meanwhile
 
@@ -96,15 +91,10 @@ class Recognizer:
 
         Raises EmptyDrawing when there is no ink, ImageError when the picture cannot be used.
         """
-        margin = 0
-        if isinstance(picture, Drawing):
-            raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
-            margin = round(picture.widest_pen)
-        else:
-            raster = as_raster(picture)
-        if not raster.any():
-            raise EmptyDrawing("there is no ink to recognise")
-        return self.predict_rasters([raster], margin)[0]
+        if not isinstance(picture, Drawing):
+            return self.predict_rasters([as_raster(picture)])[0]
+        raster = mnist_raster(picture) if self.framing == "mnist" else picture.raster()
+        return self.predict_rasters([raster], round(picture.widest_pen))[0]
 
     def predict_rasters(self, rasters: Sequence[np.ndarray], margin: int = 0) -> list[Prediction]:
         """Recognise one digit in each of `rasters`, uint8 (H, W), white ink on black, together.
@@ -150,6 +140,8 @@ class Recognizer:
             return _checked_answers(torch.cat([batch.softmax(dim=-1) for batch in batches]), len(images))
 
     def _frame(self, raster: np.ndarray, margin: int) -> Tensor:
+        if not raster.any():
+            raise EmptyDrawing("there is no ink to recognise")
         if self.framing == "paper":
             return frame_as_paper(raster, margin)
         image = (self.framing if callable(self.framing) else FRAMINGS[self.framing])(raster)
@@ -194,10 +186,8 @@ def _checked_answers(answers, count: int) -> np.ndarray:
     if answers.shape not in [(count, DIGITS), (count, DIGITS + 1)]:
         raise RecognizerError(f"the recognizer has to answer with ten probabilities, not with shape {answers.shape}")
     if not (np.abs(answers.sum(axis=1) - 1) <= 1e-3).all() or answers.min(initial=0) < 0:  # NaN is neither
-        raise RecognizerError(
-            "the recognizer's answer is not ten probabilities, each ≥ 0 and their sum 1; "
-            f"are they logits before a softmax? {answers}"
-        )
+        wanted = "ten probabilities, each ≥ 0 and their sum 1; are they logits before a softmax?"
+        raise RecognizerError(f"the recognizer did not answer with {wanted} {answers}")
     return answers
 
 

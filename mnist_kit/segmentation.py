@@ -11,7 +11,7 @@ Lengths below are shares of a line's height; gaps are measured between the middl
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -72,16 +72,15 @@ def split(ink: Drawing | np.ndarray, recognizer: Recognizer) -> list[ReadDigit]:
     ink: a drawing, or a raster, uint8 (H, W), white on black. A single digit is a page of one. `as_text` gives the
     numbers. Raises ImageError for ink in more than 1,000 pieces.
     """
-    if not isinstance(ink, Drawing):
-        lines, shape, margin = _lines_of_picture(ink), ink.shape, 0
-    elif recognizer.framing == "mnist" and is_line_art(ink):
-        lines, shape, margin = _lines_of_strokes(ink), (ink.height, ink.width), round(ink.widest_pen)
+    is_drawing = isinstance(ink, Drawing)
+    shape, margin = ((ink.height, ink.width), round(ink.widest_pen)) if is_drawing else (ink.shape, 0)
+    if is_drawing and recognizer.framing == "mnist" and is_line_art(ink):
+        lines = _lines_of_strokes(ink)
     else:
-        lines, shape, margin = _lines_of_picture(ink.raster()), (ink.height, ink.width), round(ink.widest_pen)
-    border = max(0, margin)
+        lines = _lines_of_picture(ink.raster() if is_drawing else ink)
 
     def predict(pieces: list[_Piece]) -> list[Prediction]:
-        return recognizer.predict_rasters([np.pad(piece.raster, border) for piece in pieces], border)
+        return recognizer.predict_rasters([np.pad(piece.raster, margin) for piece in pieces], margin)
 
     return [
         ReadDigit(piece.red_rectangle(shape, margin), prediction, line)
@@ -92,16 +91,13 @@ def split(ink: Drawing | np.ndarray, recognizer: Recognizer) -> list[ReadDigit]:
 
 def as_text(digits: list[ReadDigit]) -> str:
     """The numbers that `split` read, one per line, "?" for each digit that the recognizer is not sure of."""
-    text = ""
-    for before, digit in zip([None, *digits], digits, strict=False):
-        text += "\n" if before and before.line != digit.line else ""
-        text += str(digit.prediction.digit) if digit.prediction.sure else "?"
-    return text
+    lines = groupby(digits, lambda digit: digit.line)
+    return "\n".join("".join(str(d.prediction.digit) if d.prediction.sure else "?" for d in line) for _, line in lines)
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Some of the ink: a raster, uint8 (h, w), cut to its ink, whose corner is at (left, top) of the page, px.
+    """Some of the ink: a raster, uint8 (h, w), cut to its ink, and where it lies on the page, px.
 
     inset: from the edge of the ink to the middle of the pen's lines, px; cut: how much ink lies in the column where the
     piece was cut off from what is to its left, px.
@@ -110,6 +106,8 @@ class _Piece:
     raster: np.ndarray
     left: int
     top: int
+    right: int
+    bottom: int
     inset: float = 0
     cut: float = 0
 
@@ -121,14 +119,6 @@ class _Piece:
     def width(self) -> int:
         return self.raster.shape[1]
 
-    @property
-    def right(self) -> int:
-        return self.left + self.width
-
-    @property
-    def bottom(self) -> int:
-        return self.top + self.height
-
     def red_rectangle(self, shape: tuple[int, int], margin: int) -> Box:
         margin = round(2 * margin - self.inset) if self.inset else margin
         left, top = max(0, self.left - margin), max(0, self.top - margin)
@@ -138,19 +128,19 @@ class _Piece:
 def _cropped(raster: np.ndarray, left: int, top: int, inset: float = 0, cut: float = 0) -> _Piece:
     """The piece that is the ink of `raster`, whose corner lies at (left, top)."""
     x0, y0, x1, y1 = ink_box(raster)
-    return _Piece(raster[y0:y1, x0:x1], left + x0, top + y0, inset, cut)
+    return _Piece(raster[y0:y1, x0:x1], left + x0, top + y0, left + x1, top + y1, inset, cut)
 
 
 def _join(pieces: list[_Piece]) -> _Piece:
     if len(pieces) == 1:
         return pieces[0]
     left, top = min(p.left for p in pieces), min(p.top for p in pieces)
-    width, height = max(p.right for p in pieces) - left, max(p.bottom for p in pieces) - top
-    raster = np.zeros((height, width), np.uint8)
+    right, bottom = max(p.right for p in pieces), max(p.bottom for p in pieces)
+    raster = np.zeros((bottom - top, right - left), np.uint8)
     for piece in pieces:
-        window = raster[piece.top - top :, piece.left - left :][: piece.height, : piece.width]
+        window = raster[piece.top - top : piece.bottom - top, piece.left - left : piece.right - left]
         np.maximum(window, piece.raster, out=window)
-    return _Piece(raster, left, top, pieces[0].inset, pieces[0].cut)
+    return _Piece(raster, left, top, right, bottom, pieces[0].inset, pieces[0].cut)
 
 
 # From ink to pieces, line by line
@@ -402,16 +392,14 @@ def _ink(pieces: list[_Piece]) -> int:
 def _touch(left: list[_Piece], right: _Piece) -> bool:
     """Whether a piece lies on, over or beside the ink of those to its left, with no gap in between."""
     for piece in left[-MAX_PARTS:]:
-        top, bottom = max(piece.top, right.top), min(piece.bottom, right.bottom)
-        if top >= bottom:
-            if piece.right > right.left:
-                return True
-            continue
+        top = max(piece.top, right.top)
+        bottom = max(top, min(piece.bottom, right.bottom))
         ours = piece.raster[top - piece.top : bottom - piece.top, ::-1] > FAINT
         others = right.raster[top - right.top : bottom - right.top] > FAINT
         both = ours.any(axis=1) & others.any(axis=1)
         gaps = right.left + others.argmax(axis=1) - (piece.right - ours.argmax(axis=1))
-        if (gaps[both] <= 0).any():
+        over = top == bottom and piece.right > right.left
+        if over or (gaps[both] <= 0).any():
             return True
     return False
 

@@ -64,8 +64,7 @@ def photograph(
     """A photograph of `drawing` on paper: a PIL image, RGB.
 
     The same drawing, seed and settings give the same picture; a Generator as `seed` is drawn from. Erasing strokes are
-    erased. Raises ImageError for a drawing without strokes,
-    and for unknown colours or lines.
+    erased. Raises ImageError for a drawing without strokes, and for unknown colours or lines.
     """
     if not drawing.strokes:
         raise ImageError("a photograph needs a drawing with at least one stroke")
@@ -74,7 +73,8 @@ def photograph(
         if not chosen or not set(chosen) <= set(known):
             raise ImageError(f"photographs know {', '.join(known)}, not {', '.join(chosen)}")
     rng = np.random.default_rng(seed)
-    height, width = _view(settings, rng)
+    sides = rng.uniform(*settings.side) * np.array([1, rng.uniform(*settings.aspect)])
+    height, width = rng.permutation(sides).clip(min=8).round().astype(int).tolist()
     margin = max(height, width) // 4  # of paper around the view, for the camera to turn to
     page = _paper(height + 2 * margin, width + 2 * margin, settings, rng)
     page = _write(page, drawing, margin, settings, rng)
@@ -87,11 +87,6 @@ def photograph(
     quality = round(rng.uniform(*settings.quality))
     Image.fromarray(scene.clip(0, 255).round().astype(np.uint8)).save(file, "JPEG", quality=quality)
     return Image.open(file)
-
-
-def _view(settings: PhotoSettings, rng: np.random.Generator) -> tuple[int, int]:
-    sides = rng.uniform(*settings.side) * np.array([1, rng.uniform(*settings.aspect)])
-    return tuple(np.maximum(rng.permutation(sides), 8).round().astype(int).tolist())
 
 
 def _paper(height: int, width: int, settings: PhotoSettings, rng: np.random.Generator) -> np.ndarray:

@@ -1,3 +1,6 @@
+import os
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -138,23 +141,31 @@ PICTURES = {
     "0–255": 255.0 - RASTER,
     "int64": RASTER.astype(np.int64),
     "tensor": torch.from_numpy(RASTER / np.float32(255))[None],
+    "tensor (1, 1, H, W)": torch.from_numpy(RASTER)[None, None],
+    "tensor (3, H, W)": torch.from_numpy(RASTER).expand(3, *RASTER.shape),
+    "bfloat16": torch.from_numpy(RASTER / 255).bfloat16(),
+    "sparse": torch.from_numpy(RASTER).to_sparse(),
 }
 
 
 @pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
 def test_every_kind_of_picture_is_the_same_ink(picture):
-    before = np.asarray(picture).copy()
+    before = deepcopy(picture)
     ink = as_raster(picture)
     assert ink.dtype == np.uint8 and ink.shape == RASTER.shape
     faint = RASTER < 0.08 * 255  # below it, ink of large pictures counts as ringing
     assert np.abs(ink.astype(int) - RASTER)[~faint].max() <= 4
     assert ink[faint].max() <= 0.1 * 255
-    np.testing.assert_array_equal(np.asarray(picture), before)
+    if isinstance(picture, Image.Image | np.ndarray):
+        np.testing.assert_array_equal(picture, before)
 
 
-@pytest.mark.parametrize("picture", [RASTER > 127, (RASTER > 127).astype(np.uint8), LIGHT.convert("1", dither=0)])
+BITS = RASTER > 127
+
+
+@pytest.mark.parametrize("picture", [BITS, BITS.astype(np.uint8), BITS.astype(np.int8), LIGHT.convert("1", dither=0)])
 def test_pictures_of_two_values(picture):
-    np.testing.assert_array_equal(as_raster(picture), np.where(RASTER > 127, 255, 0))
+    np.testing.assert_array_equal(as_raster(picture), np.where(BITS, 255, 0))
 
 
 def test_a_file_in_any_format(tmp_path):
@@ -185,6 +196,7 @@ UNUSABLE = [
     *((np.full((28, 28), value), str(value)) for value in (np.nan, np.inf, -1, 300.0)),
     *((np.zeros(784), r"\(784,\)"), (np.zeros((2, 28, 28, 3)), "shape"), (np.zeros((28, 28, 2)), "shape")),
     *((np.full((28, 28), "7"), "numbers"), (None, "shape"), (7, "shape"), ([[1, 2], [3]], "list")),
+    (torch.zeros(28, 28, device="meta"), "Tensor"),
 ]
 
 
@@ -198,6 +210,7 @@ def test_files_that_cannot_be_used(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     DARK.save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
-    for name, message in {"none.png": "no file", "": "cannot be read", "text.png": "text", "half.png": "half"}.items():
-        with pytest.raises(ImageError, match=message):
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("none.png", "", "text.png", "half.png", "pipe.png"):
+        with pytest.raises(ImageError, match=f"{name} cannot be read"):
             as_raster(tmp_path / name)

@@ -1,5 +1,4 @@
 import codecs
-import json
 from dataclasses import replace
 from datetime import datetime
 from xml.etree import ElementTree
@@ -41,12 +40,6 @@ def test_a_drawing_survives_json_and_can_be_drawn(drawing):
     assert "\n" not in line
     assert Drawing.from_json(line) == drawing
     assert drawing.raster().shape == (HEIGHT, WIDTH)
-
-
-def test_in_json_pressure_is_there_where_a_pen_gave_it():
-    plain, pressed = Stroke([[1, 2], [3, 4]]), Stroke([[1, 2], [3, 4]], pressure=[0.25, 0.5])
-    assert "pressure" not in json.loads(Drawing(strokes=[plain]).to_json())
-    assert json.loads(Drawing(strokes=[plain, pressed]).to_json())["pressure"] == [None, [0.25, 0.5]]
 
 
 def test_a_line_without_sizes_is_of_a_500_px_pad_and_a_pen_of_10():

@@ -55,14 +55,6 @@ def heard() -> Heard:
     return Heard()
 
 
-def test_a_browser_draws(heard):
-    heard.scribble(SEVEN, radius=7)
-    heard.scribble([[60, 40]], stroke=2, erase=True)
-    assert heard.strokes == (Stroke(SEVEN, 7), Stroke([[60, 40]], 10, erase=True))
-    assert heard.changes == [False, False, True, False, True]
-    assert not heard.failures
-
-
 def test_a_pen_that_feels_pressure(heard):
     heard.get("down", stroke=1, points=SEVEN[:1], radius=10, pressure=[0.5])
     heard.get("move", stroke=1, points=SEVEN[1:], pressure=[0.75, 90])
@@ -133,19 +125,6 @@ def test_a_stroke_that_another_browser_ends_is_told_to_its_own(heard):
     assert known["live"] == ("b", 1) and known["heard"] == {"a": 1, "b": 1} and "clear" in commands and lines == 2
 
 
-def test_undo_redo_clear_and_draw_show_everything_again(heard):
-    heard.scribble(SEVEN)
-    heard.scribble([[9, 9]], stroke=2)
-    counts = []
-    for change in (heard.undo, heard.redo, heard.clear, heard.undo, heard.redo, heard.redo):
-        change()
-        assert "clear" in heard.sent[-1][0]
-        counts.append(heard.sent[-1][1])
-    assert counts == [1, 2, 0, 2, 0, 0]
-    heard.draw(Drawing(500, 500, [Stroke(SEVEN, 3)]))
-    assert heard.strokes[0].radius == 3 and heard.sent[-1][1] == 1
-
-
 def test_commands_of_a_browser_come_in_line_with_its_strokes(heard):
     heard.scribble(SEVEN)
     heard.get("do", command="clear", stroke=2)
@@ -162,19 +141,13 @@ BAD = {
     "nothing": {},
     "no dictionary": ["down"],
     "unknown kind": {"kind": "format the disk"},
-    "no points": {"kind": "down", "client": "a", "stroke": 2, "radius": 10},
     "no client": {"kind": "down", "stroke": 2, "points": [[1, 1]], "radius": 10},
-    "point of three": DOWN | {"points": [[1, 1, 1]]},
     "NaN": DOWN | {"points": [[float("nan"), 1]]},
-    "negative radius": DOWN | {"radius": -3},
     "stroke is text": DOWN | {"stroke": "2"},
     "too little pressure": MOVE | {"points": [[1, 1], [2, 2]], "pressure": [0.5]},
-    "pressure is a number": DOWN | {"client": "b", "pressure": 1},
     "infinite points": MOVE | {"points": [[1, 1], [1e300, 1]]},
-    "points are no list": MOVE | {"points": {"0": 1}},
     "a number of 400 digits": MOVE | {"points": [[10**400, 1]]},
     "unknown command": {"kind": "do", "command": "shown"},
-    "a command of nobody": {"kind": "do", "command": "clear"},
     "no ratio": {"kind": "ready"},
 }
 
@@ -241,6 +214,8 @@ def test_undo_and_redo_give_back_each_state(actions):
             name, len(states) - 1 if page.strokes != before else now
         )
         assert page.strokes == states[now]
+        commands, _lines = page.sent[-1]
+        assert name == "scribble" or "clear" in commands  # everything is shown again
     assert not page.failures
 
 

@@ -51,15 +51,6 @@ def test_lines_and_plain_values():
     assert values["lines"][2][1]["box"] == list(reading.lines[2][1].box)
 
 
-def test_answers_are_shown_in_the_picture():
-    picture = on_paper(NUMBER)
-    reading = read(picture, load())
-    shown = np.asarray(reading.shown_in(picture)).astype(int)
-    red = (shown[..., 0] - shown[..., 1]) > 100
-    for left, top, right, bottom in (digit.box for digit in reading.digits):
-        assert red[top, left:right].all() and red[top:bottom, right - 1].all()
-
-
 @pytest.mark.parametrize("text", ["12.50", "0.5", "20-25", "1-1", "3.14-6", "1250"])
 def test_points_and_dashes_between_digits_stay(text):
     page = Image.new("L", (700, 220), 255)
@@ -130,13 +121,5 @@ def test_the_command_prints_numbers(tmp_path, capsys):
     assert command(tmp_path / "mine.jsonl", "--json") == 0
     values = json.loads(capsys.readouterr().out)
     assert values["text"] == "2038" and values["file"] == f"{tmp_path}/mine.jsonl:1"
-
-
-def test_the_command_draws_into_one_picture(tmp_path, capsys):
-    on_paper(NUMBER).save(tmp_path / "a.png")
-    assert command(tmp_path / "a.png", "--show", tmp_path / "out.png") == 0
-    assert Image.open(tmp_path / "out.png").size == (800, 600)
-    assert command(tmp_path / "a.png", tmp_path / "a.png", "--show", tmp_path / "out.png") == 2
     assert command(tmp_path / "a.png", "--weights", "none") == 2
     assert command(tmp_path / "none.jsonl") == 2
-    assert "one picture" in capsys.readouterr().err

@@ -166,11 +166,6 @@ def test_specks_are_dropped():
     assert len(split(drawing, load())) == len(split(replace(drawing, strokes=[*drawing.strokes, speck]), load())) == 1
 
 
-def test_what_is_no_digit_is_not_called_one():
-    scribble = Stroke(np.random.default_rng(0).uniform((300, 200), (500, 400), (60, 2)))
-    assert set(as_text(split(Drawing(strokes=[scribble]), load()))) == {"?"}
-
-
 @pytest.mark.parametrize("ink", [Drawing(), np.zeros((28, 28), np.uint8), Drawing(strokes=[Stroke([[-50, -50]])])])
 def test_without_ink_there_is_no_digit(ink):
     assert split(ink, load()) == []

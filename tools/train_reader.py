@@ -1,10 +1,12 @@
 """Train the network that reads what people write: ten digits and "no digit".
 
 It is shown MNIST, pen digits, letters and signs of UNIPEN (train_r01_v07, Zenodo record 1195803), and what the project
-draws itself. The same data and seed give the same weights. Half an hour on one core:
+draws itself, photographs among it. The same data and seed give the same weights. An hour on one core, and another:
 
-    python tools/train_reader.py UNIPEN_FOLDER                     writes weights/reader.safetensors in $MNIST_KIT_HOME
     python tools/train_reader.py UNIPEN_FOLDER --leave-out ced,ibm,apb,lou --name reader-left-out
+    python tools/train_reader.py UNIPEN_FOLDER --calibrated-by reader-left-out
+
+They write `weights/reader-left-out.safetensors` and `weights/reader.safetensors` in $MNIST_KIT_HOME.
 
 UNIPEN_FOLDER holds `data/` and `include/`, or `digits.jsonl` and `signs.jsonl` with a "site" in each line. Sites that
 are left out, and the last 10,000 training images of MNIST, are what temperature and threshold are fitted on. With
