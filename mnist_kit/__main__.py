@@ -37,13 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     command that failed.
     """
     parser = argparse.ArgumentParser(prog="python -m mnist_kit", description="What mnist_kit can do in a shell.")
-    commands = parser.add_subparsers(title="commands", metavar="", required=False)
+    commands = parser.add_subparsers(title="commands", metavar="command", required=True)
     add_train(commands)
     reading.add_command(commands)
     options = parser.parse_args(arguments)
-    if not hasattr(options, "run"):
-        parser.print_help()
-        return 0
     try:
         # Stop as Ctrl+C does: a scheduler, or the end of a remote session, says it with these.
         with handling(END_SIGNALS, signal.default_int_handler), contact():

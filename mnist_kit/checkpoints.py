@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from mnist_kit.device import computing
 from mnist_kit.errors import CheckpointError, StorageError, TrainingError, WeightsError
 from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, known_names, write_atomically
-from mnist_kit.models import describe, make_model, unwrapped
+from mnist_kit.models import make_model, name_of, unwrapped
 from mnist_kit.recipes import Recipe
 
-DESCRIPTION = ("model", "settings", "recipe", "accuracy", "data")  # of the metadata; other tools may put more there
+DESCRIPTION = ("model", "recipe", "accuracy", "data")  # what `weights_about` tells of all weights, None where unknown
 KEPT = 2  # checkpoints per run
 FORMAT = b"mnist_kit checkpoint 2 "  # the first line of a checkpoint, before its checksum
 SHARE = 0.01  # of the time of a run, that writing its checkpoints may take
@@ -42,8 +42,8 @@ def save_weights(
 ) -> Path:
     """Write the model's weights to `weights/<name>.safetensors` in `$MNIST_KIT_HOME`, atomically, and return the path.
 
-    The metadata holds the name of the model in `MODELS` and its settings, the recipe, the test accuracy (a fraction)
-    and the data set's name; more: what else `weights_about` is to tell, as values that JSON holds. Raises WeightsError
+    The metadata holds the name of the model in `MODELS`, the recipe, the test accuracy (a fraction) and the data
+    set's name; more: what else `weights_about` is to tell, as values that JSON holds. Raises WeightsError
     for a name that is no plain file name, StorageError when it cannot be written.
     """
     check_name(name)
@@ -51,9 +51,8 @@ def save_weights(
         state = unwrapped(model).state_dict()
         tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}  # tied ones too
     accuracy = None if accuracy is None else float(accuracy)
-    about = (*describe(model), recipe and recipe.as_dict(), accuracy, data)
-    metadata = {key: json.dumps(value) for key, value in [*zip(DESCRIPTION, about, strict=True), *more.items()]}
-    metadata["crc32"] = str(_crc32(tensors))
+    about = {"model": name_of(model), "recipe": recipe and recipe.as_dict(), "accuracy": accuracy, "data": data, **more}
+    metadata = {key: json.dumps(value) for key, value in about.items()} | {"crc32": str(_crc32(tensors))}
     return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
 
 
@@ -76,7 +75,7 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
     tensors, about = _read(path)
     if model is None:
         with computing, torch.random.fork_rng(devices=[]):  # its initial weights are of no use: draw them aside
-            model = make_model(about["model"] or "Net", **(about["settings"] or {}))
+            model = make_model(about["model"] or "Net")
     inner = unwrapped(model)
     expected, kind = inner.state_dict(), type(inner).__name__
     for key in [*expected, *tensors]:
@@ -98,9 +97,9 @@ def _form(tensor: Tensor | None) -> str:
 
 
 def weights_about(name: str = "class-mnist") -> dict:
-    """What is known of the weights called `name`: model, settings, recipe (settings by name), accuracy (a fraction) and
-    data, all None where they were not given; whatever else the file tells; path; and source: "reference" for those that
-    ship with the package, else "yours".
+    """What is known of the weights called `name`: model, recipe (settings by name), accuracy (a fraction) and data, all
+    None where they were not given; whatever else the file tells; path; and source: "reference" for those that ship with
+    the package, else "yours".
 
     Raises WeightsError as `load_weights` does.
     """
@@ -160,7 +159,6 @@ class Checkpoints:
             raise TrainingError(f"every must be a whole number of steps, at least 1, or None, not {every!r}")
         self.every = every
         self.folder = home_folder() / "checkpoints" / name
-        self.saved: tuple[int, int] | None = None  # steps and epochs of the last state
         self.due = 0.0
         self.warned = False
 
@@ -185,9 +183,7 @@ class Checkpoints:
         return time.perf_counter() >= self.due if self.every is None else step % self.every == 0
 
     def save(self, run) -> None:
-        """Write the run's state if it is new. A failure is no reason to stop: it warns, once."""
-        if self.saved == (run.step, len(run.epochs)):
-            return
+        """Write the run's state. A failure is no reason to stop: it warns, once."""
         try:
             self.write(run)
         except StorageError as error:
@@ -207,7 +203,6 @@ class Checkpoints:
         content = buffer.getbuffer()
         header = FORMAT + b"%08x\n" % zlib.crc32(content)
         write_atomically(self.folder / f"step-{run.step:09}.pt", header + content)
-        self.saved = (run.step, len(run.epochs))
         now = time.perf_counter()
         self.due = now + (now - started) / SHARE
 

@@ -4,7 +4,7 @@ import platform
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -42,16 +42,12 @@ def device_name(device: torch.device) -> str:
     """What the device calls itself, for the record of a run."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor_name()}, {torch.get_num_threads()} threads"
-
-
-def processor_name() -> str:
-    """What the processor calls itself."""
     try:  # Linux keeps the name there; platform.processor() is empty on many of its distributions
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        processor = platform.processor() or platform.machine()
+    return f"{processor}, {torch.get_num_threads()} threads"
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -82,14 +78,11 @@ def parameter_dtype(model: nn.Module) -> torch.dtype:
 @contextmanager
 def answering(model: nn.Module) -> Iterator[None]:
     """Within it `model` is in evaluation mode without gradients; a training of it in another thread waits meanwhile."""
-    with computing, torch.no_grad():
-        training = [module for module in model.modules() if module.training]
+    with computing, torch.no_grad(), ExitStack() as at_end:
+        for module in model.modules():
+            at_end.callback(setattr, module, "training", module.training)
         model.eval()
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+        yield
 
 
 def as_logits(output: object, images: int, classes: int = 1) -> Tensor:

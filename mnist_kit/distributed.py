@@ -83,12 +83,9 @@ class World:
         """
         if self.size == 1:
             return model
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        if device.type == "cuda" and processes > torch.cuda.device_count():
-            raise TrainingError(
-                f"{processes} processes of this machine cannot train one model on its {torch.cuda.device_count()} "
-                "GPUs: start as many as there are GPUs, or train with --device cpu"
-            )
+        processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+        if device.type == "cuda" and processes > gpus:
+            raise TrainingError(f"{processes} processes cannot share {gpus} GPUs: start {gpus}, or use the CPU")
         return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
     def share_buffers(self, model: nn.Module) -> None:
@@ -118,17 +115,11 @@ def join(patience: timedelta | None = None) -> World:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=patience)
         except ValueError as error:
             raise TrainingError(f"the other processes cannot be found ({error}): start them with torchrun") from error
-        atexit.register(leave)
+        atexit.register(dist.destroy_process_group)
         # torchrun allows a process one thread only, unless somebody has chosen another number.
         if "LOCAL_WORLD_SIZE" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
     return World(dist.get_rank(), dist.get_world_size())
-
-
-def leave() -> None:
-    """Part from the other processes, as every process does at its end."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 @contextmanager

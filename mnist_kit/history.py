@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ METRICS = ("loss", "val_loss", "val_accuracy", "batch_accuracy")
 # The columns of the two tables and their types.
 STEPS = {"step": np.int64, "epoch": np.int64, "seconds": np.float64, "loss": np.float64}
 EPOCHS = {"epoch": np.int64, **dict.fromkeys((*METRICS, "seconds", "eval_seconds", "learning_rate"), np.float64)}
-SHORT = {np.int64: np.int32, np.float64: np.float32}  # what the steps are kept as in a file
+TABLES = {"steps": STEPS, "epochs": EPOCHS}
 
 
 @dataclass(eq=False, repr=False)
@@ -37,7 +38,7 @@ class History:
     def __post_init__(self):
         if not isinstance(self.about, dict):
             raise HistoryError(f"history.about must be a dict, not a {type(self.about).__name__}")
-        for name, types in (("steps", STEPS), ("epochs", EPOCHS)):
+        for name, types in TABLES.items():
             columns = getattr(self, name).columns
             missing = ", ".join(column for column in types if column not in columns)
             if missing:
@@ -57,59 +58,45 @@ class History:
         if self.steps.empty:
             raise HistoryError("this history has 0 steps: train for at least one step, or use load_history()")
 
-    def save(self, path: Path | str) -> Path:
-        """Write the run to one file of plain arrays, no pickle; 11,700 steps take about 120 KB.
-
-        Seconds and losses of steps are kept as float32, everything else exactly. Raises HistoryError when there are no
-        steps or `about` does not fit into JSON, StorageError when the file cannot be written.
-        """
-        self.require_steps()
-        about = {key: value for key, value in self.about.items() if key != "source"}
-        try:
-            about_json = json.dumps(about, default=_plain)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise HistoryError(f"history.about cannot be written as JSON: {error}") from error
-        columns = {f"steps.{name}": self.steps[name].to_numpy(SHORT[type_]) for name, type_ in STEPS.items()}
-        columns |= {f"epochs.{name}": self.epochs[name].to_numpy(type_) for name, type_ in EPOCHS.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, about=np.array(about_json), **columns)
-        return write_atomically(Path(path), buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: Path | str) -> "History":
-        """Read what `save` wrote. Raises HistoryError: the file is missing, damaged, something else, or of no steps."""
-        path = Path(path)
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            tables = (_table(arrays, "steps", STEPS), _table(arrays, "epochs", EPOCHS))
-            history = cls(*tables, json.loads(str(arrays["about"])))
-            history.require_steps()
-        except FileNotFoundError as error:
-            raise HistoryError(f"there is no history at {path}") from error
-        except Exception as error:  # a damaged archive fails in a dozen ways, from zlib to the parser of headers
-            raise HistoryError(
-                f"{path} is not a history, or it is damaged ({error}): train again, or copy it again"
-            ) from error
-        return history
-
 
 def save_history(history: History, name: str = "class-mnist") -> Path:
-    """Save a run of the reader's as `name`, in `runs/` in the home folder. Raises what `History.save` raises."""
-    return history.save(home_folder() / "runs" / _filename(name))
+    """Save a run of the reader's as `runs/<name>.npz` in the home folder, and return the path.
+
+    One file of plain arrays, no pickle. Raises HistoryError when there are no steps, `about` does not fit into JSON, or
+    the name is no plain file name; StorageError when the file cannot be written.
+    """
+    history.require_steps()
+    path = home_folder() / "runs" / _filename(name)
+    try:
+        about = json.dumps({key: value for key, value in history.about.items() if key != "source"}, default=_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise HistoryError(f"history.about cannot be written as JSON: {error}") from error
+    arrays = {"about": about}
+    for table, types in TABLES.items():
+        columns = getattr(history, table)[list(types)].astype(types)
+        arrays |= {f"{table}.{column}": values for column, values in columns.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return write_atomically(path, buffer.getvalue())
 
 
 def load_history(name: str = "class-mnist", own: bool = True) -> History:
     """The reader's own run of that name, else the reference run that ships with the package.
 
     own: False looks for the reference run only. `about["source"]` is "yours" or "reference". Raises HistoryNotFound,
-    listing the runs there are, and HistoryError for a damaged file.
+    listing the runs there are, and HistoryError for a file that is damaged, something else, or of no steps.
     """
     path = find("runs", _filename(name), own)
     if path is None:
         known = ", ".join(known_names("runs", ".npz")) or "none"
         raise HistoryNotFound(f"no run is called {name!r}; there are: {known} (in {home_folder() / 'runs'})")
-    history = History.load(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            tables = {table: _table(arrays, table, types) for table, types in TABLES.items()}
+            history = History(**tables, about=json.loads(str(arrays["about"])))
+        history.require_steps()
+    except Exception as error:  # a damaged archive fails in a dozen ways, from zlib to the parser of headers
+        raise HistoryError(f"{path} is not a history, or it is damaged ({error}): train or copy it again") from error
     history.about["source"] = "reference" if path.parent == REFERENCE else "yours"
     return history
 
@@ -120,7 +107,7 @@ def _filename(name: str) -> str:
     return f"{name}.npz"
 
 
-def _table(arrays: dict[str, np.ndarray], name: str, types: dict[str, type]) -> pd.DataFrame:
+def _table(arrays: Mapping[str, np.ndarray], name: str, types: dict[str, type]) -> pd.DataFrame:
     """Raises TypeError for text or fractions where whole numbers belong, ValueError for arrays of unequal lengths."""
     columns = {column: arrays[f"{name}.{column}"] for column in types}
     return pd.DataFrame({c: values.astype(types[c], casting="same_kind") for c, values in columns.items()})

@@ -15,7 +15,6 @@ from mnist_kit.history import History
 from mnist_kit.plots import ACCURACY, LOSS, STYLE, TEST_LOSS
 from mnist_kit.training import Callback, Run
 
-MOST_POINTS = 1_000
 RECENT_STEPS = 50
 
 
@@ -112,12 +111,11 @@ class LiveCurves(ProgressLine):
 
     def picture(self, run: Run, history: History) -> Image:
         """The curves so far."""
-        every = 1 + len(history.steps) // MOST_POINTS
-        steps, epochs = history.steps.iloc[::-every], history.epochs  # from the latest back
+        steps, epochs = history.steps, history.epochs
         self.loss.set_data(steps["step"], steps["loss"])
         self.val_loss.set_data(epochs["epoch"] * run.steps_per_epoch, epochs["val_loss"])
         self.accuracy.set_data(epochs["epoch"], epochs["val_accuracy"] * 100)
-        for ax, values in ((self.losses, history.steps["loss"]), (self.accuracies, epochs["val_accuracy"])):
+        for ax, values in ((self.losses, steps["loss"]), (self.accuracies, epochs["val_accuracy"])):
             if values.notna().any():
                 ax.relim()
                 ax.autoscale(axis="y")

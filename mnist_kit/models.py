@@ -1,8 +1,5 @@
 """The networks, by name, and their layer-by-layer summary."""
 
-import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
@@ -87,30 +84,17 @@ def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
 MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet}
 
 
-def make_model(name: str = "Net", **settings) -> nn.Module:
-    """A freshly initialised model of the class called `name` in `MODELS`, made with `settings`.
-
-    Raises ModelError for an unknown name or unknown settings.
-    """
+def make_model(name: str = "Net") -> nn.Module:
+    """A freshly initialised model of the class called `name` in `MODELS`. Raises ModelError for an unknown name."""
     if not isinstance(name, str) or name not in MODELS:
         raise ModelError(f"there is no model called {name!r}; there are: {', '.join(MODELS)}")
-    try:
-        return MODELS[name](**settings)
-    except TypeError as error:
-        raise ModelError(f"{name} cannot be made with the settings {settings}: {error}") from error
+    return MODELS[name]()
 
 
-def describe(model: nn.Module) -> tuple[str, dict]:
-    """What `make_model` needs to make `model` again: its key in `MODELS` (else the class name) and its settings.
-
-    The settings are the constructor's arguments, as far as the model keeps them under the same names.
-    """
-    model = unwrapped(model)
-    for name, kind in MODELS.items():
-        if kind is type(model):
-            settings = inspect.signature(kind).parameters
-            return name, {key: getattr(model, key) for key in settings if hasattr(model, key)}
-    return type(model).__name__, {}
+def name_of(model: nn.Module) -> str:
+    """The key in `MODELS` of the model's class, else the name of the class."""
+    kind = type(unwrapped(model))
+    return next((name for name, known in MODELS.items() if known is kind), kind.__name__)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -133,24 +117,7 @@ def require_trainable(model: nn.Module) -> None:
         if not nn.parameter.is_lazy(parameter) and (parameter.is_meta or parameter.is_inference()):
             raise ModelError('the model was made within torch.inference_mode() or on the device "meta": make it anew')
         if parameter.dtype in (torch.float16, torch.bfloat16):
-            raise ModelError(
-                f"the model's weights are {parameter.dtype}, too coarse for Adam's steps: keep them in float32 with "
-                'model.float(), and choose precision="bfloat16" in the recipe'
-            )
-
-
-@contextmanager
-def dropping(model: nn.Module, share: float | None) -> Iterator[None]:
-    """Within it the `Dropout` layers of `model` switch off that share of their inputs; None: as many as otherwise."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)] if share is not None else []
-    before = [layer.p for layer in layers]
-    try:
-        for layer in layers:
-            layer.p = share
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.p = own
+            raise ModelError(f"weights in {parameter.dtype} are too coarse for Adam's steps: train model.float()")
 
 
 @dataclass(frozen=True)

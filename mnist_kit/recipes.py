@@ -96,14 +96,9 @@ class Recipe:
         """
         images = min(images, self.train_images or images)
         if self.batch_size > images:
-            raise RecipeError(
-                f"batch_size {self.batch_size} is larger than the {images} training images: no full batch fits"
-            )
+            raise RecipeError(f"batch_size {self.batch_size} exceeds the {images} training images: lower it")
         if self.batch_size % processes:
-            raise RecipeError(
-                f"batch_size {self.batch_size} cannot be shared equally by {processes} processes: "
-                "start a number of them that divides it, or choose another batch_size"
-            )
+            raise RecipeError(f"batch_size {self.batch_size} cannot be shared equally by {processes} processes")
         return images // self.batch_size
 
     def but(self, **settings) -> "Recipe":
@@ -117,14 +112,6 @@ class Recipe:
     def as_dict(self) -> dict:
         """The settings by name, as plain values."""
         return asdict(self)
-
-    @classmethod
-    def completed(cls, settings: dict) -> dict:
-        """What `as_dict` gave in an older version, with the defaults of the settings that are new since then."""
-        bare = cls("", epochs=1, augmentation=settings.get("augmentation") and Augmentation()).as_dict()
-        return (
-            bare | settings | {"augmentation": bare["augmentation"] and bare["augmentation"] | settings["augmentation"]}
-        )
 
 
 # Listing 2.2 of the paper: 25 epochs of 468 full batches are 11,700 steps.

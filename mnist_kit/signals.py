@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 END_SIGNALS = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # of a scheduler, of a lost terminal
 
@@ -14,17 +14,13 @@ def handling(signals: Iterable[int], handler: Callable) -> Iterator[None]:
 
     Nothing happens in another thread than the main one: only that one gets signals.
     """
-    before = {number: signal.getsignal(number) for number in signals}
-    before = {number: own for number, own in before.items() if own not in (signal.SIG_IGN, None)}
-    if threading.current_thread() is not threading.main_thread():
-        before = {}
-    try:
-        for number in before:
-            signal.signal(number, handler)
+    with ExitStack() as at_end:
+        for number in signals if threading.current_thread() is threading.main_thread() else ():
+            before = signal.getsignal(number)
+            if before not in (signal.SIG_IGN, None):
+                at_end.callback(signal.signal, number, before)
+                signal.signal(number, handler)
         yield
-    finally:
-        for number, own in before.items():
-            signal.signal(number, own)
 
 
 @contextmanager

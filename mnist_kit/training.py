@@ -34,7 +34,7 @@ from mnist_kit.distributed import World, contact, world
 from mnist_kit.errors import CheckpointError, LossNotFinite, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import EPOCHS, History
-from mnist_kit.models import describe, dropping, require_trainable, unwrapped
+from mnist_kit.models import name_of, require_trainable, unwrapped
 from mnist_kit.recipes import Recipe, get_recipe
 from mnist_kit.signals import stopping_on_signals
 
@@ -107,7 +107,7 @@ def fit(
     with torch.inference_mode(False), torch.enable_grad(), contact(), ExitStack() as at_end:
         run = Run(model, digits, recipe, processes.own(as_device(device)), processes)
         at_end.enter_context(stopping_on_signals(run))
-        at_end.enter_context(dropping(model, recipe.dropout))
+        _set_dropout(model, recipe.dropout, at_end)
         if checkpoints:
             run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
         checkpoints = checkpoints if processes.is_first else None
@@ -196,8 +196,12 @@ class Run:
             self.scheduler = OneCycleLR(self.optimizer, recipe.learning_rate, self.total_steps)
         else:
             self.scheduler = StepLR(self.optimizer, recipe.step_epochs * self.steps_per_epoch, recipe.gamma)
-        self.average = recipe.ema and AveragedModel(unwrapped(model), avg_fn=_moving_average(recipe.ema))
-        self.averaged_model = self.average.module if self.average else model
+        # What has a state of its own, and is saved in checkpoints.
+        self.parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "weights": unwrapped(model)}
+        self.averaged_model = model
+        if recipe.ema:
+            average = AveragedModel(unwrapped(model), avg_fn=_moving_average(recipe.ema))
+            self.parts["average"], self.averaged_model = average, average.module
         self.keep_weights()
 
     @property
@@ -233,8 +237,8 @@ class Run:
         self.losses[self.step] = self.processes.mean(loss)
         self.step += 1
         self.scheduler.step()
-        if self.average:
-            self.average.update_parameters(unwrapped(self.model))
+        if average := self.parts.get("average"):
+            average.update_parameters(unwrapped(self.model))
         self.clock.mark()
         if self._is_looked_at():
             self._require_finite(learning_rate)
@@ -317,7 +321,7 @@ class Run:
         return {
             "recipe": self.recipe.but(expected_accuracy=0.0).as_dict(),
             "data set": {"name": self.digits.name, "version": checksum},
-            "model": {"class": describe(self.model)[0], **shapes},
+            "model": {"class": name_of(self.model), **shapes},
         }
 
     def state_dict(self) -> dict:
@@ -331,13 +335,8 @@ class Run:
             "seconds": self.seconds,
             "epoch_seconds": time.perf_counter() - self.epoch_started,
             "epoch_learning_rate": self.epoch_learning_rate,
-            **{name: part.state_dict() for name, part in self.parts().items()},
+            **{name: part.state_dict() for name, part in self.parts.items()},
         }
-
-    def parts(self) -> dict:
-        """What has a `state_dict` of its own, by name."""
-        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "weights": unwrapped(self.model)}
-        return parts | ({"average": self.average} if self.average else {})
 
     def resume(self, state: dict | None, name: str) -> None:
         """Continue from `state`, if there is one. Raises CheckpointError when it is of another run, or incomplete."""
@@ -347,15 +346,14 @@ class Run:
             self._require_same(state["identity"], name)
             step, epochs, losses, seconds = (state[key] for key in ("step", "epochs", "losses", "step_seconds"))
             into_epoch = step - len(epochs) * self.steps_per_epoch
-            whole = 0 <= into_epoch <= self.steps_per_epoch and step <= self.total_steps
-            if not whole or not len(losses) == len(seconds) == step:
+            if not 0 <= into_epoch <= self.steps_per_epoch or not len(losses) == len(seconds) == step:
                 raise ValueError(f"{len(losses)} losses and {len(epochs)} epochs for {step} steps")
             if step and not state["optimizer"]["state"]:
                 raise ValueError("no state of the optimizer")
             now = time.perf_counter()
             self.started, self.epoch_started = now - state["seconds"], now - state["epoch_seconds"]
             self.epoch_learning_rate = state["epoch_learning_rate"]
-            for part, own in self.parts().items():
+            for part, own in self.parts.items():
                 own.load_state_dict(state[part])
             self.losses[:step] = losses.to(self.device)
             self.clock = StepClock(self.device, seconds.tolist())
@@ -369,15 +367,13 @@ class Run:
         self.keep_weights()
 
     def _require_same(self, identity: dict, name: str) -> None:
-        theirs = identity | {"recipe": Recipe.completed(identity["recipe"])}
         for kind, own in self.identity.items():
-            other = theirs[kind]
+            other = identity[kind]
             for key in own | other:
                 if own.get(key) != other.get(key):
                     raise CheckpointError(
                         f"the checkpoint {name!r} is of another {kind} ({key} {other.get(key)!r}, not "
-                        f"{own.get(key)!r}): train with what it was started with, choose another checkpoint name, or "
-                        "start anew without resume"
+                        f"{own.get(key)!r}): choose another checkpoint name, or start anew without resume"
                     )
 
 
@@ -392,6 +388,14 @@ def _as_callbacks(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
         if not isinstance(callback, Callback):
             raise TrainingError(f"{callback!r} is no callback: derive a class from Callback and pass an object of it")
     return callbacks
+
+
+def _set_dropout(model: nn.Module, share: float | None, at_end: ExitStack) -> None:
+    """Let the `Dropout` layers of `model` switch off that share of their inputs until the end; None: as otherwise."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout) and share is not None:
+            at_end.callback(setattr, layer, "p", layer.p)
+            layer.p = share
 
 
 def _moving_average(decay: float) -> Callable:

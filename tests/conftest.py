@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mnist_kit.data import Digits, Split, load_mnist
 from mnist_kit.models import Net
+from mnist_kit.training import Callback
 
 settings.register_profile("patient", deadline=None)  # nothing is timed here: machines differ, and have other work
 settings.load_profile("patient")
@@ -91,6 +92,33 @@ def net(seed: int = 0) -> Net:
 
 def layer_names(model: nn.Module) -> list[str]:
     return [type(module).__name__ for module in model.modules()]
+
+
+class StopAt(Callback):
+    """Ends training as Ctrl+C does, or with another error, after a step or an epoch."""
+
+    def __init__(self, step: int = 0, epoch: int = 0, error: type[BaseException] = KeyboardInterrupt):
+        self.step, self.epoch, self.error = step, epoch, error
+
+    def on_step(self, run):
+        if run.step == self.step:
+            raise self.error
+
+    def on_epoch(self, run):
+        if run.epoch == self.epoch:
+            raise self.error
+
+
+class Spoil(Callback):
+    """Ruins the weights after a step, as an update with an infinite gradient does."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step(self, run):
+        if run.step == self.step:
+            with torch.no_grad():
+                next(run.model.parameters()).fill_(torch.inf)
 
 
 class InDouble(nn.Module):

@@ -9,12 +9,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import plain_model, small_model
+from conftest import StopAt, plain_model, small_model
 from torch import nn
 
 from mnist_kit.augment import Augmentation
 from mnist_kit.checkpoints import Checkpoints, load_weights, save_weights
-from mnist_kit.data import Digits, Split
 from mnist_kit.errors import CheckpointError, ModelError, TrainingError
 from mnist_kit.evaluation import evaluate
 from mnist_kit.models import Net
@@ -92,15 +91,6 @@ MODELS = {
 class First(nn.Module):
     def forward(self, pair):
         return pair[0]
-
-
-class StopAt(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step(self, run):
-        if run.step == self.step:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -300,15 +290,6 @@ def test_the_average_of_the_weights_by_hand(tiny):
     torch.testing.assert_close(model.state_dict()["1.weight"], average)
 
 
-def test_eleven_classes(tiny):
-    labels = tiny.train.labels.clone()
-    labels[:20] = 10
-    digits = Digits("eleven", Split(tiny.train.images, labels), tiny.test, (*"0123456789", "no digit"))
-    fit(nn.Sequential(nn.Flatten(), nn.Linear(784, 11)), digits, BRIEF, device="cpu")
-    with pytest.raises(ModelError, match=r"\(25, 10\).*\(25, 11\)"):
-        fit(plain_model(), digits, BRIEF, device="cpu")
-
-
 def forge(change):
     """Rewrite the checkpoint after `change`, with a right checksum."""
     checkpoints = Checkpoints("run")
@@ -346,16 +327,6 @@ def test_a_checkpoint_that_lacks_something_is_refused(tiny, change):
     forge(change)
     with pytest.raises(CheckpointError, match="checkpoint 'run' is not complete"):
         fit(small_model(), tiny, BRIEF, device="cpu", checkpoint="run", resume=True)
-
-
-def test_settings_that_an_older_version_did_not_know_count_as_their_defaults(tiny):
-    whole = losses(tiny)
-    fit(small_model(), tiny, BRIEF, StopAt(6), "cpu", checkpoint="run")
-    forge(lambda state: [state["identity"]["recipe"].pop(key) for key in ("ema", "augmentation", "weight_decay")])
-    resumed = fit(small_model(9), tiny, BRIEF, device="cpu", checkpoint="run", resume=True)
-    assert list(resumed.steps["loss"]) == whole
-    with pytest.raises(CheckpointError, match=r"another recipe \(weight_decay 0\.0, not 0\.1\)"):
-        fit(small_model(), tiny, BRIEF.but(weight_decay=0.1), device="cpu", checkpoint="run", resume=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

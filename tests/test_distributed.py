@@ -14,7 +14,7 @@ from conftest import PROJECT, plain_model
 from safetensors.torch import load_file
 
 from mnist_kit.distributed import World
-from mnist_kit.history import History, load_history
+from mnist_kit.history import load_history
 from mnist_kit.recipes import Recipe
 from mnist_kit.training import fit
 
@@ -31,6 +31,7 @@ from conftest import _rows, plain_model, small_model
 from mnist_kit import MnistKitError, __main__ as main
 from mnist_kit.data import Digits
 from mnist_kit.distributed import world
+from mnist_kit.history import save_history
 from mnist_kit.recipes import Recipe
 from mnist_kit.training import Callback, fit
 from safetensors.torch import save_file
@@ -71,7 +72,7 @@ for kind in (plain_model, small_model):
     history = fit(model, digits, recipe, device="cpu")
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, home / f"{kind.__name__}-{rank}")
-    history.save(home / f"{kind.__name__}-{rank}.npz")
+    save_history(history, f"{kind.__name__}-{rank}")
 """
 
 
@@ -84,11 +85,11 @@ def test_several_processes_do_what_one_does_and_all_get_the_same_model(torchrun,
     }
     for first, *others in weights.values():
         assert all(torch.equal(other[name], tensor) for other in others for name, tensor in first.items())
-    assert History.load(tmp_path / "small_model-0.npz").epochs["val_accuracy"].iloc[-1] > 0.5
+    assert load_history("small_model-0").epochs["val_accuracy"].iloc[-1] > 0.5
     model = plain_model(7).double()
     alone = fit(model, tiny, RECIPE, device="cpu")
     for rank in range(3):
-        history = History.load(tmp_path / f"plain_model-{rank}.npz")
+        history = load_history(f"plain_model-{rank}")
         assert list(history.steps["loss"]) == pytest.approx(list(alone.steps["loss"]), rel=1e-6)
         timeless = ["epoch", "loss", "val_loss", "val_accuracy", "learning_rate"]
         pd.testing.assert_frame_equal(history.epochs[timeless], alone.epochs[timeless], rtol=1e-6)

@@ -138,10 +138,3 @@ def test_an_interrupted_run_says_so(run, capsys):
     run.interrupted = True
     train(run, live.ProgressLine(), steps=20)
     assert capsys.readouterr().out.strip().endswith("stopped")
-
-
-def test_a_long_run_is_drawn_with_few_points_and_the_latest(run, notebook):
-    callback = live.LiveCurves()
-    train(run, callback)
-    steps = callback.loss.get_xdata()
-    assert max(steps) == 1_000 and len(steps) <= live.MOST_POINTS

@@ -13,12 +13,6 @@ from mnist_kit.synthetic import STYLES, load_digits, make_digits, sample_drawing
 ALL_STYLES = [(digit, style) for digit, styles in STYLES.items() for style in styles]
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("MNIST_KIT_HOME", str(tmp_path))
-    return tmp_path
-
-
 def make_few(seed: int = 0) -> Digits:
     return make_digits(train=40, test=20, seed=seed, progress=False)
 
@@ -49,11 +43,13 @@ def test_make_digits_gives_the_form_of_mnist():
         assert split.labels.tolist() != sorted(split.labels.tolist())
 
 
-def test_the_same_seed_gives_the_same_digits_and_another_seed_others(home):
+def test_the_same_seed_gives_the_same_digits_and_another_seed_others(home, monkeypatch):
     first = make_few()
     cache_file(home).unlink()
     assert same(make_few(), first)
     assert not same(make_few(seed=1), first)
+    monkeypatch.setattr(synthetic, "sample_drawing", lambda *_: pytest.fail("they are read from the cache"))
+    assert same(make_few(), first)
 
 
 def test_test_digits_are_no_training_digits():
@@ -137,12 +133,6 @@ def test_impossible_sizes_and_seeds_are_refused_by_name(wrong):
         make_digits(**wrong)
 
 
-def test_the_second_call_reads_the_cache(monkeypatch):
-    first = make_few()
-    monkeypatch.setattr(synthetic, "sample_drawing", lambda *_: pytest.fail("nothing should be drawn"))
-    assert same(make_few(), first)
-
-
 @pytest.mark.parametrize("damage", ["truncated", "empty", "one byte", "other content"])
 def test_a_damaged_cache_is_drawn_again(home, damage):
     first = make_few()
@@ -157,10 +147,10 @@ def test_a_damaged_cache_is_drawn_again(home, damage):
     assert path.read_bytes() == whole
 
 
-def test_a_home_that_cannot_be_written_is_no_error(home, monkeypatch):
-    (home / "file").write_text("in the way of a folder")
+def test_a_home_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way of a folder")
     first = make_few()
-    monkeypatch.setenv("MNIST_KIT_HOME", str(home / "file"))
+    monkeypatch.setenv("MNIST_KIT_HOME", str(tmp_path / "file"))
     assert same(make_few(), first)
 
 
