@@ -74,16 +74,21 @@ class Evaluation:
         return pd.DataFrame({**scores, "support": support}).rename_axis("digit")
 
 
-def evaluate(model: nn.Module, split: Split, device: torch.device | str | None = None) -> Evaluation:
+def evaluate(
+    model: nn.Module, split: Split, device: torch.device | str | None = None, batch_size: int | None = None
+) -> Evaluation:
     """Run `model` over `split` in evaluation mode, without gradients; its mode is as before afterwards.
 
-    Moves the model to `device` (None: the best one). Raises TrainingError for an empty split or a missing device,
-    ModelError when the model does not answer with logits for each class.
+    Moves the model to `device` (None: the best one). batch_size: images at once (None: 250 on a CPU, where they fit its
+    cache, else 2,500). Raises TrainingError for an empty split, a batch size below 1 or a missing device, ModelError
+    when the model does not answer with logits for each class.
     """
     if len(split) == 0:
         raise TrainingError("there are no images to evaluate on")
     device = as_device(device)
-    batch_size = 250 if device.type == "cpu" else 2500  # so many fit a processor's cache
+    batch_size = (250 if device.type == "cpu" else 2500) if batch_size is None else batch_size
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise TrainingError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
     dtype, classes = parameter_dtype(model), int(split.labels.max()) + 1
     with answering(model):
         model.to(device)

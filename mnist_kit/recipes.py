@@ -113,6 +113,13 @@ class Recipe:
         """The settings by name, as plain values."""
         return asdict(self)
 
+    @classmethod
+    def completed(cls, settings: dict) -> dict:
+        """What `as_dict` gave in an older version, with the defaults of the settings that are new since then."""
+        augmentation = settings.get("augmentation")
+        augmentation = augmentation and asdict(Augmentation()) | augmentation
+        return cls("", epochs=1).as_dict() | settings | {"augmentation": augmentation}
+
 
 # Listing 2.2 of the paper: 25 epochs of 468 full batches are 11,700 steps.
 PAPER = Recipe("paper", epochs=25, learning_rate=0.003, schedule="step", expected_accuracy=0.992)

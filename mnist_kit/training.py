@@ -367,8 +367,9 @@ class Run:
         self.keep_weights()
 
     def _require_same(self, identity: dict, name: str) -> None:
+        theirs = identity | {"recipe": Recipe.completed(identity["recipe"])}
         for kind, own in self.identity.items():
-            other = identity[kind]
+            other = theirs[kind]
             for key in own | other:
                 if own.get(key) != other.get(key):
                     raise CheckpointError(

@@ -90,6 +90,15 @@ def test_evaluation_leaves_the_model_as_it_was(tiny, training):
     assert not evaluation.logits.requires_grad and all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 1_000])
+def test_the_batch_size_of_an_evaluation_changes_nothing(tiny, batch_size):
+    model = small_model()
+    expected = evaluate(model, tiny.test, "cpu").logits
+    torch.testing.assert_close(evaluate(model, tiny.test, "cpu", batch_size).logits, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_nothing_to_evaluate(tiny):
     with pytest.raises(TrainingError, match="no images"):
         evaluate(small_model(), tiny.test.first(0))
+    with pytest.raises(TrainingError, match=r"batch_size.*0"):
+        evaluate(small_model(), tiny.test, batch_size=0)

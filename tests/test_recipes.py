@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mnist_kit.augment import Augmentation
 from mnist_kit.errors import RecipeError
 from mnist_kit.recipes import PAPER, QUICK, SMALL, Recipe, get_recipe, recipe_for
 
@@ -9,6 +10,14 @@ def test_the_papers_recipe_is_listing_2_2():
     settings = PAPER.as_dict()
     expected = {"epochs": 25, "batch_size": 128, "learning_rate": 0.003, "schedule": "step", "step_epochs": 7}
     assert settings.items() >= {**expected, "gamma": 0.1, "train_images": None}.items()
+
+
+def test_settings_of_an_older_version_are_completed_by_the_defaults():
+    recipe = Recipe("", epochs=2, learning_rate=0.1, augmentation=Augmentation(degrees=5))
+    older = recipe.as_dict()
+    del older["precision"], older["ema"], older["augmentation"]["erase"]
+    assert Recipe.completed(older) == recipe.as_dict()
+    assert Recipe.completed(PAPER.as_dict()) == PAPER.as_dict()
 
 
 def test_steps_count_full_batches_of_the_images_that_are_used():
