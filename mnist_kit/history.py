@@ -45,13 +45,18 @@ class History:
                 raise HistoryError(f"history.{name} has no column {missing}; it needs {', '.join(types)}")
 
     def __repr__(self) -> str:
-        last = "" if self.epochs.empty else f", test accuracy {self.epochs['val_accuracy'].iloc[-1]:.2%}"
+        last = "" if self.epochs.empty else f", {self.held_back} accuracy {self.epochs['val_accuracy'].iloc[-1]:.2%}"
         return f"History({len(self.steps):,} steps, {len(self.epochs)} epochs{last})"
 
     @property
     def is_reference(self) -> bool:
         """Whether this is the run that ships with the package and not one of the reader's own."""
         return self.about.get("source") == "reference"
+
+    @property
+    def held_back(self) -> str:
+        """What images `val_loss` and `val_accuracy` are of: "validation" (of `Digits.validation`) or "test"."""
+        return "validation" if str(self.about.get("data")).endswith("-validation") else "test"
 
     def require_steps(self) -> None:
         """Raise HistoryError when the run has no steps, so that there is nothing to draw, sum up or save."""

@@ -80,7 +80,7 @@ class ProgressLine(Callback):
 
 
 class LiveCurves(ProgressLine):
-    """Curves that move while training runs in a notebook: loss, test loss and accuracy, with the line below.
+    """Curves that move while training runs in a notebook: loss, test (or validation) loss and accuracy, a line below.
 
     One figure in one output, redrawn at most once a second and for at most 1 % of the time; the last state stays. Only
     its lines change, which is several times cheaper than drawing it again. Where there is no notebook, only the line
@@ -95,13 +95,12 @@ class LiveCurves(ProgressLine):
         with rc_context(STYLE):
             self.losses, self.accuracies = figure.subplots(1, 2)
         (self.loss,) = self.losses.plot([], [], color=LOSS, linewidth=0.7, label="training loss")
-        (self.val_loss,) = self.losses.plot([], [], color=TEST_LOSS, marker="o", markersize=4, label="test loss")
+        (self.val_loss,) = self.losses.plot([], [], color=TEST_LOSS, marker="o", markersize=4)
         (self.accuracy,) = self.accuracies.plot([], [], color=ACCURACY, marker="o", markersize=4)
         self.losses.set(title="loss", yscale="log", ylim=(0.01, 3), xlim=(0, run.total_steps), xlabel="step")
         last = run.recipe.epochs + 0.5
-        self.accuracies.set(title="test accuracy (%)", ylim=(90, 100), xlim=(0.5, last), xlabel="epoch")
+        self.accuracies.set(ylim=(90, 100), xlim=(0.5, last), xlabel="epoch")
         self.accuracies.xaxis.get_major_locator().set_params(integer=True)
-        self.losses.legend(loc="upper right", frameon=False)
         super().on_start(run)
 
     def report(self, run: Run, history: History, end: str) -> None:
@@ -111,6 +110,9 @@ class LiveCurves(ProgressLine):
 
     def picture(self, run: Run, history: History) -> Image:
         """The curves so far."""
+        self.val_loss.set_label(f"{history.held_back} loss")
+        self.losses.legend(loc="upper right", frameon=False)
+        self.accuracies.set_title(f"{history.held_back} accuracy (%)")
         steps, epochs = history.steps, history.epochs
         self.loss.set_data(steps["step"], steps["loss"])
         self.val_loss.set_data(epochs["epoch"] * run.steps_per_epoch, epochs["val_loss"])
@@ -121,7 +123,7 @@ class LiveCurves(ProgressLine):
                 ax.autoscale(axis="y")
         buffer = io.BytesIO()
         self.losses.figure.savefig(buffer, format="png")
-        return Image(buffer.getvalue(), format="png", alt="loss, test loss and test accuracy so far")
+        return Image(buffer.getvalue(), format="png", alt="training loss; loss and accuracy on the images held back")
 
 
 def in_notebook() -> bool:

@@ -94,8 +94,9 @@ def plot_step_seconds_cut(history: History) -> Figure:
 
 
 def plot_val_loss(history: History) -> Figure:
-    """Figure 7: test loss after each epoch, the lowest marked."""
-    return _plot_epochs(history, "val_loss", "test loss (cross-entropy)", TEST_LOSS, "Test loss after each epoch")
+    """Figure 7: loss on the test (or validation) images after each epoch, the lowest marked."""
+    kind = history.held_back
+    return _plot_epochs(history, "val_loss", f"{kind} loss (cross-entropy)", TEST_LOSS, f"{kind.title()} loss")
 
 
 def plot_train_loss(history: History) -> Figure:
@@ -104,8 +105,9 @@ def plot_train_loss(history: History) -> Figure:
 
 
 def plot_val_accuracy(history: History) -> Figure:
-    """Figure 9: accuracy on the test set after each epoch, the highest marked."""
-    return _plot_epochs(history, "val_accuracy", "test accuracy (%)", ACCURACY, "Accuracy on the test set per epoch")
+    """Figure 9: accuracy on the test (or validation) images after each epoch, the highest marked."""
+    kind = history.held_back
+    return _plot_epochs(history, "val_accuracy", f"{kind} accuracy (%)", ACCURACY, f"{kind.title()} accuracy per epoch")
 
 
 def plot_samples(images, labels, per_class: int = 16, classes: Sequence[str] = DIGITS, seed: int = 0) -> Figure:

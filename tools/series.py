@@ -126,9 +126,9 @@ def print_results(seconds: float) -> None:
         "data set": history.about["data"],
         "recipe": f"{history.about['recipe']['name']}, {len(history.epochs)} epochs, {len(history.steps):,} steps",
         "trained on": history.about["device"],
-        "test accuracy": f"{last.val_accuracy:.2%} (exact; the paper's mean of batches: "
+        f"{history.held_back} accuracy": f"{last.val_accuracy:.2%} (exact; the paper's mean of batches: "
         f"{history.epochs['batch_accuracy'].iloc[-1]:.3%})",
-        "losses": f"{last.loss:.4f} training, {last.val_loss:.4f} test",
+        "losses": f"{last.loss:.4f} training, {last.val_loss:.4f} {history.held_back}",
         "seconds": f"{history.epochs.seconds.sum():.0f} training with evaluation, {seconds:.0f} in all",
         "figures": figures_folder(),
         "weights": home / "weights" / f"{latest.stem}.safetensors",
