@@ -58,9 +58,9 @@ class Recognizer:
     "no digit" too, used on the device it is on;
     a classifier with `predict_proba`, such as scikit-learn's, which is given (N, 784); or any function from an image,
     float32 (1, 28, 28), to ten probabilities.
-    framing: "mnist" (20 px, centre of mass), "paper" (stretched), or a function from a raster, uint8 (H, W), white ink
-    on black, to an image, float32 (1, 28, 28). Raises RecognizerError for another model, ImageError for a framing of
-    another name.
+    framing: a name in `framing.FRAMINGS`, such as "mnist" (20 px, centre of mass) or "paper" (stretched), or a function
+    from a raster, uint8 (H, W), white ink on black, to an image, float32 (1, 28, 28). Raises RecognizerError for
+    another model, ImageError for a framing of another name.
     """
 
     def __init__(self, model: nn.Module | Callable, framing: str | Callable[[np.ndarray], Tensor] = "mnist"):
