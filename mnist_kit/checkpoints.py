@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mnist_kit.device import computing
 from mnist_kit.errors import CheckpointError, StorageError, TrainingError, WeightsError
 from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, known_names, write_atomically
-from mnist_kit.models import make_model, name_of, unwrapped
+from mnist_kit.models import make_model, name_of, settings_of, unwrapped
 from mnist_kit.recipes import Recipe
 
 DESCRIPTION = ("model", "recipe", "accuracy", "data")  # what `weights_about` tells of all weights, None where unknown
@@ -42,16 +42,17 @@ def save_weights(
 ) -> Path:
     """Write the model's weights to `weights/<name>.safetensors` in `$MNIST_KIT_HOME`, atomically, and return the path.
 
-    The metadata holds the name of the model in `MODELS`, the recipe, the test accuracy (a fraction) and the data
-    set's name; more: what else `weights_about` is to tell, as values that JSON holds. Raises WeightsError
-    for a name that is no plain file name, StorageError when it cannot be written.
+    The metadata holds the name of the model in `MODELS` and its settings, the recipe, the test accuracy (a fraction) and
+    the data set's name; more: what else `weights_about` is to tell, as values that JSON holds. Raises WeightsError for a
+    name that is no plain file name, StorageError when it cannot be written.
     """
     check_name(name)
     with computing:
         state = unwrapped(model).state_dict()
         tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}  # tied ones too
     accuracy = None if accuracy is None else float(accuracy)
-    about = {"model": name_of(model), "recipe": recipe and recipe.as_dict(), "accuracy": accuracy, "data": data, **more}
+    about = {"model": name_of(model), "settings": settings_of(model), "recipe": recipe and recipe.as_dict()}
+    about |= {"accuracy": accuracy, "data": data, **more}
     metadata = {key: json.dumps(value) for key, value in about.items()} | {"crc32": str(_crc32(tensors))}
     return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
 
@@ -75,7 +76,7 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
     tensors, about = _read(path)
     if model is None:
         with computing, torch.random.fork_rng(devices=[]):  # its initial weights are of no use: draw them aside
-            model = make_model(about["model"] or "Net")
+            model = make_model(about["model"] or "Net", **(about.get("settings") or {}))
     inner = unwrapped(model)
     expected, kind = inner.state_dict(), type(inner).__name__
     for key in [*expected, *tensors]:

@@ -1,5 +1,6 @@
 """The networks, by name, and their layer-by-layer summary."""
 
+import inspect
 from dataclasses import dataclass
 from math import prod
 
@@ -84,17 +85,30 @@ def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
 MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet}
 
 
-def make_model(name: str = "Net") -> nn.Module:
-    """A freshly initialised model of the class called `name` in `MODELS`. Raises ModelError for an unknown name."""
+def make_model(name: str = "Net", **settings) -> nn.Module:
+    """A freshly initialised model of the class called `name` in `MODELS`, made with `settings`.
+
+    Raises ModelError for an unknown name or unknown settings.
+    """
     if not isinstance(name, str) or name not in MODELS:
         raise ModelError(f"there is no model called {name!r}; there are: {', '.join(MODELS)}")
-    return MODELS[name]()
+    try:
+        return MODELS[name](**settings)
+    except TypeError as error:
+        raise ModelError(f"{name} cannot be made with the settings {settings}: {error}") from error
 
 
 def name_of(model: nn.Module) -> str:
     """The key in `MODELS` of the model's class, else the name of the class."""
     kind = type(unwrapped(model))
     return next((name for name, known in MODELS.items() if known is kind), kind.__name__)
+
+
+def settings_of(model: nn.Module) -> dict:
+    """What a model of `MODELS` was made with: its constructor's arguments, where it keeps them under the same names."""
+    model = unwrapped(model)
+    parameters = inspect.signature(type(model)).parameters if type(model) in MODELS.values() else ()
+    return {key: getattr(model, key) for key in parameters if hasattr(model, key)}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

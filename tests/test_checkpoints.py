@@ -10,7 +10,7 @@ from mnist_kit import paper
 from mnist_kit.checkpoints import load_weights, save_weights, weights_about, weights_path
 from mnist_kit.errors import ModelError, WeightsError
 from mnist_kit.files import REFERENCE
-from mnist_kit.models import Net
+from mnist_kit.models import MODELS, Net, make_model
 from mnist_kit.recipes import SMALL
 from mnist_kit.training import as_input, evaluate
 
@@ -152,3 +152,19 @@ def test_the_shipped_weights_recognise_mnist(mnist):
     evaluation = evaluate(load_weights(), mnist.test)
     assert evaluation.accuracy >= 0.992
     assert evaluation.accuracy == pytest.approx(weights_about()["accuracy"], abs=3e-4)  # another machine's rounding
+
+
+class Sized(nn.Sequential):
+    def __init__(self, width: int = 4):
+        super().__init__(nn.Flatten(), nn.Linear(784, width), nn.Linear(width, 10))
+        self.width = width
+
+
+def test_a_model_with_settings_of_its_own_is_made_again(monkeypatch):
+    monkeypatch.setitem(MODELS, "Sized", Sized)
+    model = make_model("Sized", width=7)
+    save_weights(model, "sized")
+    loaded = load_weights("sized")
+    assert loaded.width == 7 and torch.equal(loaded[1].weight, model[1].weight)
+    with pytest.raises(ModelError, match="cannot be made with"):
+        make_model("Sized", size=7)

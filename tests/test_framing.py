@@ -212,5 +212,5 @@ def test_files_that_cannot_be_used(tmp_path):
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
     os.mkfifo(tmp_path / "pipe.png")
     for name in ("none.png", "", "text.png", "half.png", "pipe.png"):
-        with pytest.raises(ImageError, match=f"{name} cannot be read"):
+        with pytest.raises(ImageError, match=f"{name} cannot be (read|decoded)"):
             as_raster(tmp_path / name)
