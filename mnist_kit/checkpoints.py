@@ -42,9 +42,9 @@ def save_weights(
 ) -> Path:
     """Write the model's weights to `weights/<name>.safetensors` in `$MNIST_KIT_HOME`, atomically, and return the path.
 
-    The metadata holds the name of the model in `MODELS` and its settings, the recipe, the test accuracy (a fraction) and
-    the data set's name; more: what else `weights_about` is to tell, as values that JSON holds. Raises WeightsError for a
-    name that is no plain file name, StorageError when it cannot be written.
+    The metadata holds the name of the model in `MODELS` and its settings, the recipe, the test accuracy (a fraction)
+    and the data set's name; more: what else `weights_about` is to tell, as values that JSON holds. Raises WeightsError
+    for a name that is no plain file name, StorageError when it cannot be written.
     """
     check_name(name)
     with computing:

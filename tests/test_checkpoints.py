@@ -46,6 +46,7 @@ def test_what_is_known_of_weights():
     path = save_weights(Net(), "mine", SMALL, accuracy=0.9432, data="tiny")
     assert weights_about("mine") == {
         "model": "Net",
+        "settings": {},
         "recipe": SMALL.as_dict(),
         "accuracy": 0.9432,
         "data": "tiny",
