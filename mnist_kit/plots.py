@@ -272,7 +272,8 @@ def plot_curves(curves: Mapping[str, tuple], xlabel: str, ylabel: str, title: st
     """Curves by name, each (x, y) of one length, in one figure; settings: of the axes, such as yscale="log"."""
     figure, ((ax,),) = _grid(1, 1, (7, 4.2))
     for name, (x, y) in curves.items():
-        ax.plot(_array(x), _array(y), marker="o", markersize=4, label=name)
+        marks = {"marker": "o", "markersize": 4} if len(x) <= 60 else {"linewidth": 0.8}
+        ax.plot(_array(x), _array(y), label=name, **marks)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title, **settings)
     ax.legend(frameon=False)
     return figure
