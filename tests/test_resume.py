@@ -105,14 +105,15 @@ class PressCtrlC(Callback):
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.003])
-def test_ctrl_c_at_any_moment_waits_for_the_end_of_the_step(tiny, wait):
-    handler = signal.getsignal(signal.SIGINT)
+def test_ctrl_c_at_any_moment_waits_for_the_end_of_the_step(tiny, wait, request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     recipe = replace(ONE_CYCLE, epochs=20)
     model = small_model()
     order = layer_names(model)
     history = fit(model, tiny, recipe, [PressCtrlC(6, wait)], "cpu", checkpoint="run")
     assert history.about["interrupted"] and 6 <= len(history.steps) < 80
-    assert layer_names(model) == order and signal.getsignal(signal.SIGINT) is handler
+    assert layer_names(model) == order and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert_same_run(train(tiny, recipe, resume=True), plain(tiny, recipe))
 
 
