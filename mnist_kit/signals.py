@@ -27,7 +27,7 @@ def handling(signals: Iterable[int], handler: Callable) -> Iterator[None]:
 def stopping_on_signals(run) -> Iterator[None]:
     """Within it Ctrl+C, SIGTERM and SIGHUP set `run.told_to_stop`. A second Ctrl+C raises KeyboardInterrupt at once.
 
-    Afterwards SIGTERM and SIGHUP do what they otherwise do.
+    Afterwards SIGTERM and SIGHUP do what they otherwise do; an error that is raised is left to say what happened.
     """
 
     def stop(number: int, _frame: object) -> None:
@@ -35,9 +35,7 @@ def stopping_on_signals(run) -> Iterator[None]:
             raise KeyboardInterrupt
         run.told_to_stop = number
 
-    try:
-        with handling((signal.SIGINT, *END_SIGNALS), stop):
-            yield
-    finally:
-        if run.told_to_stop in END_SIGNALS:
-            signal.raise_signal(run.told_to_stop)  # the state is saved: now it may end the process
+    with handling((signal.SIGINT, *END_SIGNALS), stop):
+        yield
+    if run.told_to_stop in END_SIGNALS:
+        signal.raise_signal(run.told_to_stop)  # the state is saved: now it may end the process

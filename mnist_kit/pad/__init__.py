@@ -61,6 +61,7 @@ class DigitPad(Page):
         self._standing: list[ReadDigit] = []  # the answer on the screen: it stands until there is a new one
         self._thumbnails: list[str] = []  # of the latest answers, as HTML, the last one first
         self._callbacks: list[Callable[[Prediction], None]] = []
+        self._note = ""  # what was said of the last answer, or went wrong
         self._slow: bool | None = None  # whether the recognizer is; None: not known yet
         self._untaught: nn.Module | None = None  # the network before it was fine-tuned here
         super().__init__(width, height)
@@ -135,12 +136,16 @@ class DigitPad(Page):
                 digits = self._read(self.drawing)
         finally:
             self._show_answer(digits)
+        note = ""
         if not digits:
-            self._say("nothing is drawn yet")
+            note = "nothing is drawn yet"
         elif self._slow:
-            self._say("this recognizer is slow: all that is drawn is read as one digit")
+            note = "this recognizer is slow: all that is drawn is read as one digit"
         elif "?" in self.number and len(digits) > 1:
-            self._say("? stands for a digit that the recognizer is not sure of")
+            note = "? stands for a digit that the recognizer is not sure of"
+        if note != self._note:  # else what a button said stays readable
+            self._say(note)
+        self._note = note
         for callback in self._callbacks if digits else ():
             self.shown(callback)(self.prediction)
         return self.prediction
@@ -202,7 +207,8 @@ class DigitPad(Page):
     # What happens
 
     def _changed(self, finished: bool) -> None:
-        self.digits = []
+        self.digits, self._note = [], ""
+        self._say("")
         if not (self._controls.auto.value and self.recognizer and self.drawing.strokes):
             self._show_answer([])
             return
@@ -230,7 +236,6 @@ class DigitPad(Page):
         self.digits = self._standing = digits
         self._show()
         self._controls.panel.value = answer_panel(digits)
-        self._say("")
 
     def _show(self) -> None:
         """The answer that stands, its red rectangles, and one of the ink that it does not know yet."""
@@ -247,7 +252,8 @@ class DigitPad(Page):
         self._controls.message.value = f'<div role="status" title="{text}">{text}</div>'
 
     def _fail(self, error: BaseException) -> None:
-        self._say(str(error) if isinstance(error, MnistKitError) else f"{type(error).__name__}: {error}")
+        self._note = str(error) if isinstance(error, MnistKitError) else f"{type(error).__name__}: {error}"
+        self._say(self._note)
 
     # The controls
 
