@@ -16,13 +16,23 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from mnist_kit.device import computing
 from mnist_kit.errors import CheckpointError, StorageError, TrainingError, WeightsError
-from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, known_names, write_atomically
+from mnist_kit.files import (
+    REFERENCE,
+    find,
+    home_folder,
+    is_plain_name,
+    keep_better,
+    known_names,
+    write_atomically,
+    writing,
+)
 from mnist_kit.models import make_model, name_of, settings_of, unwrapped
 from mnist_kit.recipes import Recipe
 
@@ -43,8 +53,9 @@ def save_weights(
     """Write the model's weights to `weights/<name>.safetensors` in `$MNIST_KIT_HOME`, atomically, and return the path.
 
     The metadata holds the name of the model in `MODELS` and its settings, the recipe, the test accuracy (a fraction)
-    and the data set's name; more: what else `weights_about` is to tell, as values that JSON holds. Raises WeightsError
-    for a name that is no plain file name, StorageError when it cannot be written.
+    and the data set's name; more: what else `weights_about` is to tell, as values that JSON holds. Weights of that name
+    with a higher accuracy are kept under another, and a warning says which. Raises WeightsError for a name that is no
+    plain file name, StorageError when it cannot be written.
     """
     check_name(name)
     with computing:
@@ -54,7 +65,16 @@ def save_weights(
     about = {"model": name_of(model), "settings": settings_of(model), "recipe": recipe and recipe.as_dict()}
     about |= {"accuracy": accuracy, "data": data, **more}
     metadata = {key: json.dumps(value) for key, value in about.items()} | {"crc32": str(_crc32(tensors))}
-    return write_atomically(home_folder() / "weights" / f"{name}.safetensors", save(tensors, metadata))
+    path = home_folder() / "weights" / f"{name}.safetensors"
+    keep_better(path, accuracy or 0.0, _accuracy)
+    return write_atomically(path, save(tensors, metadata))
+
+
+def _accuracy(path: Path) -> float:
+    try:
+        return float(_read(path)[1]["accuracy"] or 0)
+    except (WeightsError, TypeError, ValueError):
+        return 0.0
 
 
 def check_name(name: str) -> None:
@@ -162,6 +182,7 @@ class Checkpoints:
         self.folder = home_folder() / "checkpoints" / name
         self.due = 0.0
         self.warned = False
+        self.lock = FileLock(self.folder / ".lock", thread_local=False)  # the system frees it where the process dies
 
     def states(self) -> list[Path]:
         """The files there are, the newest last; perhaps damaged ones."""
@@ -170,14 +191,34 @@ class Checkpoints:
     def begin(self, run, resume: bool) -> dict | None:
         """The state to resume from; or None, when `run` is a new one: its first state is then written.
 
-        Raises CheckpointError when all states are damaged or one is from a newer version, StorageError when the first
-        state cannot be written.
+        The name is then this run's until `release`. Raises CheckpointError when another run has it, all states are
+        damaged or one is from a newer version, StorageError when the first state cannot be written.
         """
+        self._acquire()
         state = self.latest() if resume else None
         if state is None:
             self.write(run)
             self._set_aside(self.states()[1:])  # the first is the new one, of step 0
         return state
+
+    def _acquire(self) -> None:
+        owner = self.folder / ".owner"
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.lock.acquire(blocking=False)
+                owner.write_text(str(os.getpid()))
+            except Timeout as error:
+                raise CheckpointError(
+                    f"process {owner.read_text() if owner.exists() else '?'} trains under the name "
+                    f"{self.folder.name!r} now: wait for it, stop it, or choose another checkpoint name"
+                ) from error
+            except NotImplementedError:  # some network drives know no locks: there nobody is kept out
+                pass
+
+    def release(self) -> None:
+        """Let other runs have the name."""
+        self.lock.release()
 
     def is_due(self, step: int) -> bool:
         """Whether a state should be written after this step."""

@@ -46,7 +46,9 @@ class Split:
         return len(self.labels)
 
     def first(self, count: int) -> "Split":
-        """The first `count` images with their labels."""
+        """The first `count` images with their labels. Raises DataError unless it is a whole number from 0."""
+        if not isinstance(count, int) or count < 0:
+            raise DataError(f"count must be a whole number from 0, not {count!r}")
         return Split(self.images[:count], self.labels[:count])
 
 

@@ -5,8 +5,10 @@ import glob
 import os
 import re
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import platformdirs
@@ -67,6 +69,22 @@ def is_plain_name(name: object) -> bool:
         return False
     is_device = re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.IGNORECASE)
     return len(name.encode()) <= 100 and not is_device
+
+
+def keep_better(path: Path, score: float, score_of: Callable[[Path], float]) -> None:
+    """Before `path` is written anew: where what it holds scores more than `score`, rename it to <name>-better-<n>.
+
+    score_of: the score of a file, 0 for one that is not there or cannot be read. A warning tells the new name; nothing
+    happens where one that was kept earlier is as good. Raises StorageError when it cannot be renamed.
+    """
+    earlier = score_of(path)
+    kept = list(path.parent.glob(f"{glob.escape(path.stem)}-better-*{path.suffix}"))
+    if earlier <= score or any(score_of(other) >= earlier for other in kept):
+        return
+    free = next(other for n in count(1) if not (other := path.with_stem(f"{path.stem}-better-{n}")).exists())
+    with writing(free):
+        os.replace(path, free)
+    warnings.warn(f"{path.name} was better ({earlier:.2%} against {score:.2%}): kept as {free.name}", stacklevel=3)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_kit.errors import HistoryError, HistoryNotFound
-from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, known_names, write_atomically
+from mnist_kit.files import REFERENCE, find, home_folder, is_plain_name, keep_better, known_names, write_atomically
 
 METRICS = ("loss", "val_loss", "val_accuracy", "batch_accuracy")
 # The columns of the two tables and their types.
@@ -67,7 +67,8 @@ class History:
 def save_history(history: History, name: str = "class-mnist") -> Path:
     """Save a run of the reader's as `runs/<name>.npz` in the home folder, and return the path.
 
-    One file of plain arrays, no pickle. Raises HistoryError when there are no steps, `about` does not fit into JSON, or
+    One file of plain arrays, no pickle. A run of that name with a higher accuracy at its end is kept under another, and
+    a warning says which. Raises HistoryError when there are no steps, `about` does not fit into JSON, or
     the name is no plain file name; StorageError when the file cannot be written.
     """
     history.require_steps()
@@ -80,6 +81,7 @@ def save_history(history: History, name: str = "class-mnist") -> Path:
     for table, types in TABLES.items():
         columns = getattr(history, table)[list(types)].astype(types)
         arrays |= {f"{table}.{column}": values for column, values in columns.items()}
+    keep_better(path, _accuracy(history), _saved_accuracy)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return write_atomically(path, buffer.getvalue())
@@ -104,6 +106,17 @@ def load_history(name: str = "class-mnist", own: bool = True) -> History:
         raise HistoryError(f"{path} is not a history, or it is damaged ({error}): train or copy it again") from error
     history.about["source"] = "reference" if path.parent == REFERENCE else "yours"
     return history
+
+
+def _accuracy(history: History) -> float:
+    return 0.0 if history.epochs.empty else float(history.epochs["val_accuracy"].iloc[-1])
+
+
+def _saved_accuracy(path: Path) -> float:
+    try:
+        return _accuracy(load_history(path.stem)) if path.exists() else 0.0
+    except HistoryError:
+        return 0.0
 
 
 def _filename(name: str) -> str:

@@ -6,6 +6,7 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 
 import codecs
 import json
+import os
 import warnings
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -188,27 +189,43 @@ def read_drawings(path: str | Path | None = None, last: int | None = None) -> li
     """Read a file of drawings, one JSON object per line; `drawings.jsonl` in the home folder by default.
 
     last: read so many lines from the end of the file, None: all. Lines may end in any way; blank ones do not count.
-    Broken lines are left out, and one warning for the file gives their numbers and what is wrong with them. Raises
-    DrawingError for a file that cannot be read.
+    Broken lines are left out, and one warning for the file gives their numbers (with `last` counted from the end) and
+    what is wrong with them. Raises DrawingError for a file that cannot be read.
     """
     path = _drawings_path(path)
     try:
-        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        lines = _lines(path) if last is None else _last_lines(path, last)
     except OSError as error:
         raise DrawingError(f"cannot read drawings from {path}: {error}") from error
-    lines = [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
-    lines = lines if last is None else lines[max(0, len(lines) - last) :]
     drawings, broken = [], []
     for number, line in lines:
         try:
             drawings.append(Drawing.from_json(line.decode()))
         except (DrawingError, UnicodeDecodeError) as error:
-            broken.append(f"line {number}: {error}")
+            broken.append(f"line {number}{'' if last is None else ' from the end'}: {error}")
     if broken:
         listed = "\n".join(broken[:LISTED]) + ("\n…" if len(broken) > LISTED else "")
         summary = f"{len(broken)} of {len(lines)} lines are broken and were left out; fix or delete them"
         warnings.warn(f"{path}: {summary}:\n{listed}", stacklevel=2)
     return drawings
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    return [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
+
+
+def _last_lines(path: Path, count: int) -> list[tuple[int, bytes]]:
+    """The last `count` lines that are not blank, numbered from the end, without reading what is before them."""
+    with open(path, "rb") as file:
+        start, content = file.seek(0, os.SEEK_END), b""
+        while start and sum(map(bool, map(bytes.strip, content.splitlines()))) <= count:
+            begun, start = start, max(0, start - max(1 << 16, len(content)))  # as much again as there is
+            file.seek(start)
+            content = file.read(begun - start) + content
+    lines = content.removeprefix(codecs.BOM_UTF8).splitlines()
+    numbered = [(len(lines) - index, line) for index, line in enumerate(lines) if line.strip()]
+    return numbered[len(numbered) - min(count, len(numbered)) :]
 
 
 def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:

@@ -31,13 +31,14 @@ from mnist_kit.device import (
     parameter_dtype,
 )
 from mnist_kit.distributed import World, contact, world
-from mnist_kit.errors import CheckpointError, LossNotFinite, TrainingError
+from mnist_kit.errors import CheckpointError, LossNotFinite, RecipeError, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import EPOCHS, History
 from mnist_kit.models import name_of, require_trainable, unwrapped
 from mnist_kit.recipes import Recipe, get_recipe
 from mnist_kit.signals import stopping_on_signals
 
+MOST_STEPS = 100_000_000  # of a run: what it keeps of each has to fit into memory
 CHECK_STEPS = 100  # on a GPU, between two looks at the losses: each look waits for the device
 
 
@@ -92,7 +93,8 @@ def fit(
     Raises ModelError for what is no such module; RecipeError when no full batch fits the data or the processes do not
     divide the batch; TrainingError for an empty test split, a missing device, callbacks that are none, an `every` that
     makes no sense, or fewer GPUs than processes; ContactLost, which is one, when another process does not answer;
-    CheckpointError for a checkpoint of another model, recipe or data set, a damaged or newer one; StorageError when
+    CheckpointError for a checkpoint of another model, recipe or data set, a damaged or newer one, or a name that
+    another run uses now; StorageError when
     the first state cannot be written; LossNotFinite when the loss becomes NaN or infinite: the model then has its last
     good weights again.
     """
@@ -109,6 +111,7 @@ def fit(
         at_end.enter_context(stopping_on_signals(run))
         _set_dropout(model, recipe.dropout, at_end)
         if checkpoints:
+            at_end.callback(checkpoints.release)
             run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
         checkpoints = checkpoints if processes.is_first else None
         network = processes.spread(model, run.device)
@@ -169,6 +172,10 @@ class Run:
             raise TrainingError(f"{digits.name} has no test images to evaluate on after each epoch")
         self.steps_per_epoch = recipe.steps_per_epoch(len(digits.train), processes.size)
         self.total_steps = recipe.epochs * self.steps_per_epoch
+        if self.total_steps > MOST_STEPS:
+            raise RecipeError(
+                f"{self.total_steps:,} steps are more than {MOST_STEPS:,}: lower epochs={recipe.epochs:,}"
+            )
         require_trainable(model)
         self.model, self.recipe, self.digits, self.device, self.processes = model, recipe, digits, device, processes
         bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and has_bfloat16(device))

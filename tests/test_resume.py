@@ -194,11 +194,22 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(tiny, home, one_th
     assert not list((home / "checkpoints" / "run").glob(".step-*"))  # nothing is left of files begun
 
 
+def test_a_name_that_a_run_uses_is_refused_to_others_and_free_afterwards(tiny, home):
+    class Another(Callback):
+        def on_step(self, run):
+            with pytest.raises(CheckpointError, match=f"process {os.getpid()} trains under the name 'run' now"):
+                train(tiny, ONE_CYCLE)
+
+    history = train(tiny, ONE_CYCLE, Another(), every=1)[1]
+    assert not history.about["interrupted"] and kept(home) == ["step-000000011.pt", "step-000000012.pt"]
+    train(tiny, ONE_CYCLE)
+
+
 # What is kept
 
 
 def kept(home: Path, name: str = "run") -> list[str]:
-    return sorted(path.name for path in (home / "checkpoints" / name).iterdir() if path.is_file())
+    return sorted(path.name for path in (home / "checkpoints" / name).iterdir() if path.suffix == ".pt")
 
 
 DAMAGES = {
