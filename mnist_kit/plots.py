@@ -192,7 +192,7 @@ def plot_maps(images, maps, titles: Sequence[str] | None = None, top: float | No
     """Each image under its title, and below it a map of its pixels with the outline of its ink: red where the map is
     positive, blue where it is negative, on one scale for all of them, to ±top (None: the largest value)."""
     pictures, full = _pictures(images, titles)
-    maps, _ = _pictures(maps, pictures)
+    maps = _shaped("maps", _pictures(maps)[0], *pictures.shape)
     reach = top or float(np.abs(maps).max()) or 1.0
     figure, axes = _grid(2, len(pictures), (1.3 * len(pictures) + 0.4, 3.2), bare=True)
     for (above, below), picture, values, title in zip(axes.T, pictures, maps, titles or [""] * len(maps), strict=True):
