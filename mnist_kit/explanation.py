@@ -58,7 +58,8 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Te
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
     """What the model's last linear layer is given, (N, features): 64 numbers per image in the paper's network."""
-    model, kept = deepcopy(model), []
+    with computing:
+        model, kept = deepcopy(model), []
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     if not linear:
         raise ModelError(f"{type(model).__name__} has no nn.Linear whose input could be looked at")
