@@ -31,6 +31,7 @@ def occlusion(model: nn.Module, image: Tensor, label: int, reach: int = 2, value
     side = torch.arange(SIDE)
     near = (side[:, None] - side).abs() <= reach  # (middle, row or column)
     covered = (near[:, None, :, None] & near[None, :, None, :]).reshape(-1, 1, SIDE, SIDE)
+    image = image.cpu()
     images = torch.cat([image[None], torch.where(covered, value, image)])
     with torch.no_grad():
         logits = torch.cat([logits for _, _, logits in _answers(model, images, labels.expand(len(images)))])
