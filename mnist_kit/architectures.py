@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mnist_kit.errors import ModelError
 from mnist_kit.models import Net, _block
 
 
@@ -41,7 +42,7 @@ def lenet5() -> nn.Sequential:
 
 
 class DualPath(nn.Module):
-    """Two paths side by side, of 3×3 and of 5×5 convolutions, joined before the dense layer (after Jiang & Zhang, 2021).
+    """Two paths side by side, of 3×3 and 5×5 convolutions, joined before the dense layer (after Jiang & Zhang, 2021).
 
     49,514 parameters.
     """
@@ -90,10 +91,13 @@ def residual_net() -> nn.Sequential:
 
 
 def kernel_net(kernel: int) -> nn.Sequential:
-    """Unpadded convolutions of one kernel size (3, 5 or 7) until 4 to 8 pixels are left (after An et al., 2020).
+    """Unpadded convolutions of one kernel size (3, 5 or 7) until 4 or 8 rows are left (after An et al., 2020).
 
-    No pooling: each convolution takes kernel - 1 pixels off the sides. Half as wide as published, or less.
+    No pooling: each convolution takes kernel - 1 pixels off the sides. Half as wide as published, or less. Raises
+    ModelError for another size.
     """
+    if kernel not in (3, 5, 7):
+        raise ModelError(f"a kernel is of size 3, 5, 7, not {kernel!r}")
     widths = {3: range(8, 81, 8), 5: range(16, 81, 16), 7: range(16, 65, 16)}[kernel]
     layers, channels, side = [], 1, 28
     for width in widths:
@@ -151,7 +155,9 @@ class SpikingNet(nn.Module):
     def __init__(self, steps: int = 5):
         super().__init__()
         self.steps = steps
-        self.first = nn.Sequential(*_block(1, 16)[:2], nn.MaxPool2d(2))  # without their ReLU: the neurons are what bends
+        self.first = nn.Sequential(
+            *_block(1, 16)[:2], nn.MaxPool2d(2)
+        )  # without their ReLU: the neurons are what bends
         self.second = nn.Sequential(*_block(16, 32)[:2])
         self.neurons = nn.ModuleList([LeakyNeurons(16), LeakyNeurons(32)])
         self.pool, self.head = nn.AvgPool2d(2), nn.Linear(32 * 7 * 7, 10)
@@ -181,7 +187,10 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
 def vote(predictions: np.ndarray) -> np.ndarray:
     """What most members say, int64 (N,), of their `predictions`, int (members, N), classes 0 to 9.
 
-    Of equally frequent answers, that of the member which comes first in the order counts.
+    Of equally frequent answers, that of the member which comes first in the order counts. Raises ModelError for
+    another shape.
     """
+    if np.ndim(predictions) != 2:
+        raise ModelError(f"predictions must be (members, N), not {np.shape(predictions)}")
     agreeing = (predictions[:, None] == predictions[None]).sum(1)  # (members, N): how many say the same as this one
     return np.take_along_axis(predictions, agreeing.argmax(0)[None], 0)[0].astype(np.int64)
