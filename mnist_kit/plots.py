@@ -188,6 +188,36 @@ def plot_images(images, titles: Sequence[str] | None = None, columns: int = 10, 
     return figure
 
 
+def plot_maps(images, maps, titles: Sequence[str] | None = None, top: float | None = None) -> Figure:
+    """Each image under its title, and below it a map of its pixels with the outline of its ink: red where the map is
+    positive, blue where it is negative, on one scale for all of them, to ±top (None: the largest value)."""
+    pictures, full = _pictures(images, titles)
+    maps = _shaped("maps", _pictures(maps)[0], *pictures.shape)
+    reach = top or float(np.abs(maps).max()) or 1.0
+    figure, axes = _grid(2, len(pictures), (1.3 * len(pictures) + 0.4, 3.2), bare=True)
+    for (above, below), picture, values, title in zip(axes.T, pictures, maps, titles or [""] * len(maps), strict=True):
+        _show(above, picture, full)
+        above.set_title(title, fontsize=9)
+        below.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach)
+        below.contour(picture / full, [0.5], colors="#333", linewidths=0.6)
+    return figure
+
+
+def plot_points(points: Mapping[str, np.ndarray], labels, classes: Sequence[str] = DIGITS) -> Figure:
+    """Images as points in a plane, (N, 2) by the title of the panel, coloured and named by their class."""
+    labels = _labels(labels, len(labels), classes)
+    figure, (axes,) = _grid(1, len(points), (5.2 * len(points), 5))
+    for ax, (title, places) in zip(axes, points.items(), strict=True):
+        places = _shaped("points", places, len(labels), 2)
+        for label in np.unique(labels):
+            members, colour = places[labels == label], plt.get_cmap("tab10")(label % 10)
+            ax.scatter(*members.T, s=5, alpha=0.6, linewidths=0, color=colour)
+            box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour}
+            ax.text(*np.median(members, axis=0), classes[label], ha="center", va="center", fontsize=12, bbox=box)
+        ax.set(title=title, xticks=[], yticks=[])
+    return figure
+
+
 def plot_confusion(confusion, classes: Sequence[str] = DIGITS) -> Figure:
     """A confusion matrix (classes, classes), rows true, columns predicted: counts, the redder the more mistakes."""
     side = len(classes)

@@ -296,10 +296,11 @@ class Run:
 
     def keep_weights(self) -> bool:
         """Keep the weights to fall back to; False where they are not finite."""
-        good = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
-        if good:
-            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-            self.good = (self.step, weights)
+        with computing, torch.no_grad():
+            good = all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
+            if good:
+                weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+                self.good = (self.step, weights)
         return good
 
     def _require_finite(self, learning_rate: float) -> None:

@@ -137,6 +137,8 @@ def test_every_figure_of_images_is_drawn_and_none_stays_in_pyplot():
         plots.plot_mistakes(IMAGES, LABELS, torch.eye(10)[LABELS]),
         plots.plot_probabilities(probabilities[0], "seven"),
         plots.plot_framings(list(IMAGES[:2].float() / 255), ["one", "two"], probabilities[:2]),
+        plots.plot_maps(IMAGES[:3], torch.zeros(3, 28, 28), ["a", "b", "c"]),
+        plots.plot_points({"a": torch.rand(12, 2), "b": torch.rand(12, 2)}, LABELS),
     ]
     for figure in figures:
         figure.canvas.draw()
@@ -185,12 +187,20 @@ LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
         (plots.plot_mean_digits, [IMAGES, LABELS[:3]], DataError, r"shape \(12,\)"),
         (plots.plot_confusion, [np.eye(3)], DataError, r"shape \(10, 10\)"),
         (plots.plot_mistakes, [IMAGES, LABELS, torch.eye(10)], DataError, r"probabilities .* \(12, 10\)"),
+        (plots.plot_maps, [IMAGES, torch.zeros(3, 28, 28)], DataError, r"maps .* \(12, 28, 28\)"),
+        (plots.plot_points, [{"a": np.zeros((3, 2))}, LABELS], DataError, r"points .* \(12, 2\)"),
         (plots.plot_probabilities, [[0.5, 0.5]], DataError, r"probabilities .* \(10,\)"),
     ],
 )
 def test_bad_input_is_named(draw, arguments, error, message):
     with pytest.raises(error, match=message):
         draw(*arguments)
+
+
+def test_maps_share_one_scale_and_zero_is_white():
+    maps = torch.stack([torch.full((28, 28), 0.25), torch.full((28, 28), -1.0)])
+    shown = [ax.images[0].get_clim() for ax in plots.plot_maps(IMAGES[:2], maps).axes[2:]]
+    assert shown == [(-1, 1), (-1, 1)]
 
 
 def test_curves_are_drawn_as_given():
