@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# The kernels run in notebooks/: a relative folder would mean another one there.
+# The kernels run in notebooks/: a relative folder would mean another one there. (make's own abspath splits
+# at blanks.)
 ifdef MNIST_KIT_DATA
-export MNIST_KIT_DATA := $(abspath $(MNIST_KIT_DATA))
+export MNIST_KIT_DATA := $(shell $(PYTHON) -c 'import os; print(os.path.abspath(os.environ["MNIST_KIT_DATA"]))')
 endif
 ifdef MNIST_KIT_HOME
-export MNIST_KIT_HOME := $(abspath $(MNIST_KIT_HOME))
+export MNIST_KIT_HOME := $(shell $(PYTHON) -c 'import os; print(os.path.abspath(os.environ["MNIST_KIT_HOME"]))')
 endif
 
 .DEFAULT_GOAL := help
@@ -23,7 +24,10 @@ test: .venv/ready  ## run every test
 	@$(BIN)/python -m pytest
 
 lab: .venv/ready  ## open JupyterLab on the notebooks (127.0.0.1, with its token)
-	@$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null  # else JupyterLab shows no widget after a reload
+	@# Only the series' own, as they are in git: else JupyterLab shows no widget after a reload, and a notebook that
+	@# came from elsewhere has to be trusted by hand.
+	@for notebook in $$(git ls-files 'notebooks/*.ipynb'); do git diff --quiet HEAD -- $$notebook && echo $$notebook; done \
+		| xargs -r $(BIN)/jupyter trust >/dev/null
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks
 
 notebooks: .venv/ready  ## execute the notebooks in place, to be committed

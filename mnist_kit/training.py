@@ -72,9 +72,11 @@ def fit(
 
     model: any module from float images (batch, 1, 28, 28) in [0, 1], of its own dtype (float32 or float64), to logits
     (batch, classes). It is moved to `device` and left in evaluation mode, otherwise as it was but for its weights.
-    The same recipe and the same initial weights give the same history on the same CPU, whatever callbacks or other
-    threads do: the run has random numbers of its own, which follow from `recipe.seed` and the step, and torch's global
-    random state stays as it was. A GPU may differ in the last digits.
+    The same recipe and the same initial weights give the same history on the same CPU, whatever callbacks do: the run
+    has random numbers of its own, which follow from `recipe.seed` and the step, and torch's global random state stays
+    as it was. Other threads may evaluate, recognise, save, load and train; only where one draws from torch's global
+    random state by itself (a new network does, for its weights) may dropout come out otherwise, since PyTorch's dropout
+    draws from it too. A GPU may differ in the last digits.
 
     checkpoint: keep the last two states of the run under this name, in `checkpoints/` of the home folder; every: so
     many steps, None: as often as it costs no more than 1 % of the time, and at the end. When a state cannot be written
