@@ -42,6 +42,17 @@ def test_weights_come_back_bit_for_bit(home, tiny):
     assert same(model, before) and model.training
 
 
+def test_better_weights_are_kept_when_worse_ones_take_their_name(home):
+    better, worse = small(), small()
+    save_weights(better, "mine", accuracy=0.99)
+    with pytest.warns(UserWarning, match=r"99\.00% against 50\.00%.*mine-better-1"):
+        save_weights(worse, "mine", accuracy=0.5)
+    save_weights(worse, "mine", accuracy=0.5)
+    assert same(load_weights("mine-better-1", small()), better.state_dict())
+    assert same(load_weights("mine", small()), worse.state_dict())
+    assert sorted(path.stem for path in (home / "weights").iterdir()) == ["mine", "mine-better-1"]
+
+
 def test_what_is_known_of_weights():
     path = save_weights(Net(), "mine", SMALL, accuracy=0.9432, data="tiny")
     assert weights_about("mine") == {

@@ -135,3 +135,12 @@ def test_about_takes_what_a_run_knows(tmp_path):
     about = {"accuracy": np.float32(0.5), "paths": [tmp_path], "seeds": np.arange(2)}
     save_history(made_history(**about))
     assert load_history().about == {"accuracy": 0.5, "paths": [str(tmp_path)], "seeds": [0, 1], "source": "yours"}
+
+
+def test_a_better_run_is_kept_when_a_worse_one_takes_its_name(home):
+    better, worse = made_history(), made_history(epochs=1)
+    better.epochs["val_accuracy"], worse.epochs["val_accuracy"] = 0.99, 0.5
+    save_history(better, "mine")
+    with pytest.warns(UserWarning, match="mine-better-1"):
+        save_history(worse, "mine")
+    assert len(load_history("mine-better-1").epochs) == 2 and len(load_history("mine").epochs) == 1

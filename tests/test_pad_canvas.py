@@ -142,6 +142,7 @@ BAD = {
     "no dictionary": ["down"],
     "unknown kind": {"kind": "format the disk"},
     "no client": {"kind": "down", "stroke": 2, "points": [[1, 1]], "radius": 10},
+    "a long name": DOWN | {"client": "x" * 10_000_000},
     "NaN": DOWN | {"points": [[float("nan"), 1]]},
     "stroke is text": DOWN | {"stroke": "2"},
     "too little pressure": MOVE | {"points": [[1, 1], [2, 2]], "pressure": [0.5]},

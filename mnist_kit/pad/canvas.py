@@ -26,6 +26,7 @@ from mnist_kit.ink import Drawing, Stroke
 
 INK = "#0099ff"  # as in pad.js
 LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
+LONGEST_NAME = 100  # characters, of a browser
 MOST_RATIO = 3  # pixels of the canvas per pixel of the page, as finely as a screen shows them
 DOT = np.float32([0.01, 0])  # px; a line of no length at all would leave no dot
 REPLAY_STEP, REPLAY_POINTS = 0.016, 2  # s, and points that a replayed pen passes in it: about as fast as a hand
@@ -203,6 +204,8 @@ class Page(widgets.VBox):
     @one_at_a_time
     def _obey(self, message) -> None:
         match message:
+            case {"client": str(client)} if len(client) > LONGEST_NAME:  # it would be kept
+                raise DrawingError(f"the pad was sent a client's name of {len(client):,} characters")
             case {"kind": "ready", "ratio": int() | float() as ratio}:
                 width, height = self._layer.width, self._layer.height
                 finest = max(self._paper.width, round(width * min(max(1, ratio), MOST_RATIO)))  # of all screens
