@@ -30,7 +30,7 @@ def as_device(device: torch.device | str | None) -> torch.device:
     try:
         device = torch.device(device)
         torch.zeros(1, device=device).item()  # computes, unlike "meta"
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(
             f"device {str(device)!r} cannot be used here ({reason}); this machine has {best_device()}"

@@ -95,7 +95,7 @@ def evaluate(
         logits = torch.cat(
             [
                 as_logits(model(as_input(images.to(device)).to(dtype)), len(images), classes)
-                for images in split.images.split(batch_size)
+                for images in split.images.split(min(batch_size, len(split)))
             ]
         )
     return Evaluation(logits.cpu(), split.labels.cpu())

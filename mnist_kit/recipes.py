@@ -136,13 +136,13 @@ RECIPES = {recipe.name: recipe for recipe in (PAPER, QUICK, SMALL)}
 
 def get_recipe(name: str) -> Recipe:
     """The recipe called `name`. Raises RecipeError, with the nearest right name, for an unknown one."""
-    if name in RECIPES:
+    if isinstance(name, str) and name in RECIPES:
         return RECIPES[name]
     raise RecipeError(_unknown("there is no recipe called", name, RECIPES))
 
 
 def _unknown(complaint: str, name: str, names: Iterable[str]) -> str:
-    near = get_close_matches(name.lower(), names, n=1)
+    near = get_close_matches(str(name).lower(), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"{complaint} {name!r}{hint} There are: {', '.join(names)}"
 

@@ -101,7 +101,7 @@ def fit(
     good weights again.
     """
     processes = world()
-    recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
     callbacks = _as_callbacks(callbacks) if processes.is_first else []
     if resume and checkpoint is None:
         raise CheckpointError("resume=True needs the name of the checkpoint to resume from: checkpoint='…'")
