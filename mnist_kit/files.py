@@ -79,7 +79,7 @@ def keep_better(path: Path, score: float, score_of: Callable[[Path], float]) -> 
     """
     earlier = score_of(path)
     kept = list(path.parent.glob(f"{glob.escape(path.stem)}-better-*{path.suffix}"))
-    if earlier <= score or any(score_of(other) >= earlier for other in kept):
+    if not earlier > score or any(score_of(other) >= earlier for other in kept):  # NaN is no score
         return
     free = next(other for n in count(1) if not (other := path.with_stem(f"{path.stem}-better-{n}")).exists())
     with writing(free):
