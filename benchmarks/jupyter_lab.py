@@ -4,10 +4,11 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -55,9 +56,10 @@ def running_lab(root: Path, app: str = "jupyterlab", **settings: str) -> Iterato
 
 def _address(server: subprocess.Popen, log: Path) -> str:
     for _ in range(600):
-        found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
-        if found:
-            return found[0]
+        for port in reversed(re.findall(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
+            with suppress(OSError):  # it may be told before the server listens, or be that of a server before
+                socket.create_connection(("127.0.0.1", int(port))).close()
+                return f"http://127.0.0.1:{port}"
         try:
             server.wait(0.1)
         except subprocess.TimeoutExpired:
