@@ -26,7 +26,7 @@ test: .venv/ready  ## run every test
 lab: .venv/ready  ## open JupyterLab on the notebooks (127.0.0.1, with its token)
 	@# Only the series' own, as they are in git: else JupyterLab shows no widget after a reload, and a notebook that
 	@# came from elsewhere has to be trusted by hand.
-	@for notebook in $$(git ls-files 'notebooks/*.ipynb'); do git diff --quiet HEAD -- $$notebook && echo $$notebook; done \
+	@for notebook in $$(git ls-files 'notebooks/*.ipynb' 2>/dev/null); do git diff --quiet HEAD -- $$notebook && echo $$notebook; done \
 		| xargs -r $(BIN)/jupyter trust >/dev/null
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks
 

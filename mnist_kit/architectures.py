@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_kit.errors import ModelError
-from mnist_kit.models import Net, _block
+from mnist_kit.models import Net, conv_block
 
 
 def linear() -> nn.Sequential:
@@ -54,7 +54,7 @@ class DualPath(nn.Module):
 
     @staticmethod
     def _path(kernel: int) -> nn.Sequential:
-        first, second = _block(1, 16, kernel), _block(16, 32, kernel)
+        first, second = conv_block(1, 16, kernel), conv_block(16, 32, kernel)
         return nn.Sequential(*first, nn.MaxPool2d(2), *second, nn.MaxPool2d(2), nn.Flatten())
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1):
         super().__init__()
-        change = [*_block(channels_in, channels_out, stride=stride), *_block(channels_out, channels_out)]
+        change = [*conv_block(channels_in, channels_out, stride=stride), *conv_block(channels_out, channels_out)]
         self.change = nn.Sequential(*change[:-1])  # the last ReLU comes after the sum
         same = channels_in == channels_out and stride == 1
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
@@ -82,7 +82,7 @@ class Residual(nn.Module):
 def residual_net() -> nn.Sequential:
     """A first convolution, three residual blocks, the mean of each channel, one dense layer: 77,562 parameters."""
     return nn.Sequential(
-        *_block(1, 16),  # (N, 16, 28, 28)
+        *conv_block(1, 16),  # (N, 16, 28, 28)
         Residual(16, 16),
         Residual(16, 32, stride=2),  # (N, 32, 14, 14)
         Residual(32, 64, stride=2),  # (N, 64, 7, 7)
@@ -156,9 +156,9 @@ class SpikingNet(nn.Module):
         super().__init__()
         self.steps = steps
         self.first = nn.Sequential(
-            *_block(1, 16)[:2], nn.MaxPool2d(2)
+            *conv_block(1, 16)[:2], nn.MaxPool2d(2)
         )  # without their ReLU: the neurons are what bends
-        self.second = nn.Sequential(*_block(16, 32)[:2])
+        self.second = nn.Sequential(*conv_block(16, 32)[:2])
         self.neurons = nn.ModuleList([LeakyNeurons(16), LeakyNeurons(32)])
         self.pool, self.head = nn.AvgPool2d(2), nn.Linear(32 * 7 * 7, 10)
 

@@ -72,18 +72,17 @@ def is_plain_name(name: object) -> bool:
 
 
 def keep_better(path: Path, score: float, score_of: Callable[[Path], float]) -> None:
-    """Before `path` is written anew: where what it holds scores more than `score`, rename it to <name>-better-<n>.
+    """Before `path` is written anew: where what it holds scores more than `score`, copy it to <name>-better-<n>.
 
     score_of: the score of a file, 0 for one that is not there or cannot be read. A warning tells the new name; nothing
-    happens where one that was kept earlier is as good. Raises StorageError when it cannot be renamed.
+    happens where one that was kept earlier is as good. Raises StorageError when it cannot be copied.
     """
     earlier = score_of(path)
     kept = list(path.parent.glob(f"{glob.escape(path.stem)}-better-*{path.suffix}"))
     if not earlier > score or any(score_of(other) >= earlier for other in kept):  # NaN is no score
         return
     free = next(other for n in count(1) if not (other := path.with_stem(f"{path.stem}-better-{n}")).exists())
-    with writing(free):
-        os.replace(path, free)
+    write_atomically(free, path.read_bytes())
     warnings.warn(f"{path.name} was better ({earlier:.2%} against {score:.2%}): kept as {free.name}", stacklevel=3)
 
 

@@ -21,10 +21,10 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv_block = nn.Sequential(
-            *_block(1, 32, bias=True),
-            *_block(32, 64, bias=True),
+            *conv_block(1, 32, bias=True),
+            *conv_block(32, 64, bias=True),
             nn.MaxPool2d(2),
-            *_block(64, 128, bias=True),
+            *conv_block(64, 128, bias=True),
             nn.MaxPool2d(2),
         )
         self.linear_block = nn.Sequential(
@@ -52,12 +52,12 @@ class ReadingNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(
-            *_block(1, 48, kernel=5, stride=2),  # (batch, 48, 14, 14)
-            *_block(48, 64),
-            *_block(64, 96, stride=2),  # (batch, 96, 7, 7)
-            *_block(96, 128),
-            *_block(128, 160),
-            *_block(160, 192, stride=2),  # (batch, 192, 4, 4)
+            *conv_block(1, 48, kernel=5, stride=2),  # (batch, 48, 14, 14)
+            *conv_block(48, 64),
+            *conv_block(64, 96, stride=2),  # (batch, 96, 7, 7)
+            *conv_block(96, 128),
+            *conv_block(128, 160),
+            *conv_block(160, 192, stride=2),  # (batch, 192, 4, 4)
         )
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(192 * 4 * 4, 11))
 
@@ -66,7 +66,7 @@ class ReadingNet(nn.Module):
         return self.head(self.features(images).flatten(1))
 
 
-def _block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> tuple:
+def conv_block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> tuple:
     return (
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=bias),
         nn.BatchNorm2d(channels_out),

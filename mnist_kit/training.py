@@ -92,13 +92,12 @@ def fit(
     Under `torchrun` all processes train one model: each takes an equal part of every batch (`mnist_kit.distributed`).
     Callbacks, checkpoints and progress are the first one's.
 
-    Raises ModelError for what is no such module; RecipeError when no full batch fits the data or the processes do not
-    divide the batch; TrainingError for an empty test split, a missing device, callbacks that are none, an `every` that
-    makes no sense, or fewer GPUs than processes; ContactLost, which is one, when another process does not answer;
-    CheckpointError for a checkpoint of another model, recipe or data set, a damaged or newer one, or a name that
-    another run uses now; StorageError when
-    the first state cannot be written; LossNotFinite when the loss becomes NaN or infinite: the model then has its last
-    good weights again.
+    Raises ModelError for what is no such module; RecipeError when no full batch fits the data, the processes do not
+    divide the batch, or there are over 100 million steps; TrainingError for an empty test split, a missing device,
+    callbacks that are none, an `every` that makes no sense, or fewer GPUs than processes; ContactLost, which is one,
+    when another process does not answer; CheckpointError for a checkpoint of another model, recipe or data set, a
+    damaged or newer one, or a name that another run uses now; StorageError when the first state cannot be written;
+    LossNotFinite when the loss becomes NaN or infinite: the model then has its last good weights again.
     """
     processes = world()
     recipe = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
