@@ -10,6 +10,7 @@ import pytest
 from conftest import PROJECT
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+ANSWERS = sorted((PROJECT / "notebooks" / "answers").glob("*.ipynb"))
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "opencv-python-headless": "opencv"}
 
 
@@ -45,7 +46,7 @@ def test_style(command):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *ANSWERS], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_notebook_reads_well(path):
     text = path.read_text()
     notebook = json.loads(text)
@@ -59,9 +60,19 @@ def test_a_notebook_reads_well(path):
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "run it: make notebooks"
     prose = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
-    assert "What you will learn" in prose[0]
-    assert "What we saw" in prose[-1] or "What we saw" in prose[-2]
-    assert "Exercises" in prose[-1]
+    if path in NOTEBOOKS:
+        assert "What you will learn" in prose[0]
+        assert "What we saw" in prose[-1] or "What we saw" in prose[-2]
+        assert "Exercises" in prose[-1]
+
+
+@pytest.mark.parametrize("path", ANSWERS, ids=lambda path: path.stem)
+def test_every_exercise_has_its_answer(path):
+    chapter = PROJECT / "notebooks" / path.name
+    exercises = re.split(r"^## ", prose_of(chapter).partition("## Exercises")[2], flags=re.M)[0]
+    numbers = re.findall(r"^(\d+)\. ", exercises, flags=re.M)
+    assert re.findall(r"^## Exercise (\d+)$", prose_of(path), flags=re.M) == numbers
+    assert f"(answers/{path.name})" in exercises
 
 
 GLOSSARY = PROJECT / "notebooks" / "GLOSSARY.md"
@@ -76,7 +87,7 @@ def prose_of(path):
 
 def test_links_lead_somewhere():
     entries = {title.lower().replace(" ", "-") for title in re.findall(r"^### (.+)$", prose_of(GLOSSARY), flags=re.M)}
-    for path in [*NOTEBOOKS, GLOSSARY]:
+    for path in [*NOTEBOOKS, *ANSWERS, GLOSSARY]:
         for target, entry in re.findall(r"\]\(([\w./-]+)(?:#([\w-]+))?\)", prose_of(path)):
             assert (path.parent / target).is_file(), f"{path.name} links to {target}"
             assert not entry or entry in entries, f"{path.name} links to {entry}, which the glossary lacks"
@@ -93,4 +104,4 @@ def test_the_glossary_is_in_order_and_its_words_are_used():
 
 def test_the_series_is_small_enough_for_a_code_host():
     assert len(NOTEBOOKS) >= 5
-    assert sum(path.stat().st_size for path in NOTEBOOKS) < 5_000_000
+    assert sum(path.stat().st_size for path in [*NOTEBOOKS, *ANSWERS]) < 6_000_000

@@ -20,16 +20,23 @@ from mnist_kit import MnistKitError, load_history, load_mnist
 from mnist_kit.files import figures_folder, home_folder, project_folder, write_atomically
 
 PROJECT = project_folder()
-NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+FOLDER = PROJECT / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+ANSWERS = sorted(FOLDER.glob("answers/[0-9][0-9]_*.ipynb"))
 
 
 def main() -> int:
     """Exit status: 0, or 1 when a notebook failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--in-place", action="store_true", help="write the outputs into notebooks/")
-    parser.add_argument("numbers", nargs="*", help="only these, such as 04; default: all")
+    parser.add_argument(
+        "numbers", nargs="*", help="only these, such as 04 or answers/04; default: all, answers in place only"
+    )
     options = parser.parse_args()
-    notebooks = [path for path in NOTEBOOKS if path.name[:2] in options.numbers or not options.numbers]
+    notebooks = NOTEBOOKS + ANSWERS if options.in_place or options.numbers else NOTEBOOKS
+    if options.numbers:
+        named = {str(path.relative_to(FOLDER)).partition("_")[0]: path for path in notebooks}
+        notebooks = [path for number, path in named.items() if number in options.numbers]
     try:
         done = run_in_place(notebooks) if options.in_place else run_copies(notebooks)
     except MnistKitError as error:
@@ -45,7 +52,7 @@ def run_copies(notebooks: list[Path]) -> bool:
     print(f"Executing {len(notebooks)} notebooks; copies go to {folder}")
     for path in notebooks:
         notebook, done = execute(path)
-        write_atomically(folder / path.name, nbformat.writes(notebook).encode())
+        write_atomically(folder / path.relative_to(FOLDER), nbformat.writes(notebook).encode())
         if not done:
             return False
     print_results(time.time() - started)
