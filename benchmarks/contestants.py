@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.machine import digits_called, operations, peak_memory, wait_for
 from benchmarks.rivals import ClassicExample, PaperLoop
-from mnist_kit import PAPER, QUICK, Callback, Digits, Net, Recipe, Run, evaluate, fit
+from mnist_kit import PAPER, QUICK, Callback, Digits, Recipe, Run, evaluate, fit, make_model
 
 FIT_PAPER, FIT_QUICK = "fit, PAPER", "fit, QUICK"
 PAPER_LOOP, CLASSIC = "the paper's loop", "the classic example"
@@ -18,11 +18,11 @@ AtEpoch = Callable[[int, float, float], bool]  # epoch, seconds, accuracy: wheth
 
 
 class Fit:
-    """`mnist_kit.fit` on `Net` with `recipe`."""
+    """`mnist_kit.fit` on the network of `recipe`."""
 
     def __init__(self, digits: Digits, device: torch.device, seed: int, recipe: Recipe):
         torch.manual_seed(seed)
-        self.model = Net()
+        self.model = make_model(recipe.network)
         self.digits, self.device, self.seed, self.recipe = digits, device, seed, recipe
 
     @property

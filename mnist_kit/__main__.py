@@ -66,7 +66,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: what fits this machine")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=change)
     parser.add_argument("--data", default="mnist", help=f"the data set: {', '.join(SOURCES)}, synthetic")
-    parser.add_argument("--model", default="Net", help=f"the network: {', '.join(MODELS)}")
+    parser.add_argument("--model", help=f"the network: {', '.join(MODELS)}; default: what the recipe was chosen for")
     parser.add_argument("--device", help="cpu, cuda, mps; default: the fastest of this machine")
     parser.add_argument("--name", help="save weights, history and checkpoints as this; default: class-<data>")
     parser.add_argument("--every", type=int, help="steps between checkpoints; default: 1 %% of the time for them")
@@ -84,7 +84,8 @@ def train(options: argparse.Namespace) -> int:
     device = processes.own(as_device(options.device))
     recipe = get_recipe(options.recipe) if options.recipe else recipe_for(device)
     recipe = recipe.but(**dict(parse_setting(text) for text in options.settings))
-    make_model(options.model)
+    network = options.model or recipe.network
+    make_model(network)
     digits = processes.from_first(lambda: make_digits() if options.data == "synthetic" else load_mnist(options.data))
 
     def run(name: str, recipe: Recipe, saves: bool, title: str = "") -> pd.DataFrame | None:
@@ -92,7 +93,7 @@ def train(options: argparse.Namespace) -> int:
         if options.resume and saves and not Checkpoints(name).states():
             print(f"there is no checkpoint {name!r} yet: starting with the first step", file=sys.stderr)
         torch.manual_seed(recipe.seed)
-        model = make_model(options.model)
+        model = make_model(network)
         progress = ProgressLine(title=title)
         history = fit(model, digits, recipe, progress, device, name, options.every, options.resume)
         if history.about["interrupted"]:

@@ -42,6 +42,32 @@ class Net(nn.Module):
         return self.linear_block(features.flatten(1))  # (batch, 10)
 
 
+class FastNet(nn.Module):
+    """A network that a processor trains in about a minute: 252,650 parameters.
+
+    Its first filters are wide (5×5) and stand at every second pixel only, so that all that follows has a quarter of the
+    pixels to look at: an image takes 8.7 million multiplications; the paper's network takes 29.9 million.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            *conv_block(1, 32, kernel=5, stride=2),  # (batch, 32, 14, 14)
+            *conv_block(32, 64),
+            nn.MaxPool2d(2),  # (batch, 64, 7, 7)
+            *conv_block(64, 128),
+            nn.MaxPool2d(2),  # (batch, 128, 3, 3)
+            *conv_block(128, 128),
+        )
+        self.head = nn.Linear(128 * 3 * 3, 10)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float32 (batch, 10), of `images`, float32 (batch, 1, 28, 28) in [0, 1]."""
+        features = self.features(images.contiguous(memory_format=torch.channels_last))
+        return self.head(features.flatten(1))
+
+
 class ReadingNet(nn.Module):
     """A small network for what people write: ten digits and, as class 10, "no digit". 690,715 parameters.
 
@@ -83,7 +109,7 @@ def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
     )
 
 
-MODELS: dict[str, type[nn.Module]] = {"Net": Net, "ReadingNet": ReadingNet}
+MODELS: dict[str, type[nn.Module]] = {"Net": Net, "FastNet": FastNet, "ReadingNet": ReadingNet}
 
 
 def make_model(name: str = "Net", **settings) -> nn.Module:

@@ -16,9 +16,10 @@ BRIEF = Recipe("brief", epochs=1, batch_size=50)  # 6 steps
 
 @pytest.fixture
 def data(tiny, monkeypatch) -> list[str]:
-    """The names of the data sets that were asked for; each is `tiny`, and the network is a small one."""
+    """The names of the data sets that were asked for; each is `tiny`, and the networks are small ones."""
     asked = []
-    monkeypatch.setitem(MODELS, "Net", small_model)
+    for network in ("Net", "FastNet"):
+        monkeypatch.setitem(MODELS, network, small_model)
     monkeypatch.setattr(main, "load_mnist", lambda name: asked.append(name) or tiny)
     return asked
 
@@ -44,6 +45,21 @@ def test_the_name_is_that_of_the_data_by_default_and_settings_change_the_recipe(
     assert data == ["fashion"] and (home / "weights" / "class-fashion.safetensors").is_file()
     expected = SMALL.but(epochs=1, schedule="step", batch_size=50)
     assert load_history("class-fashion").about["recipe"] == expected.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "network"),
+    [
+        (["--recipe", "quick"], "FastNet"),
+        (["--recipe", "paper"], "Net"),
+        (["--recipe", "quick", "--model", "Net"], "Net"),
+    ],
+)
+def test_the_network_is_the_recipe_s_unless_another_is_named(data, home, monkeypatch, arguments, network):
+    made = []
+    monkeypatch.setattr(main, "make_model", lambda name: made.append(name) or small_model())
+    assert main.main(["train", *arguments, "--set", "epochs=1", "--set", "batch_size=50", "--device", "cpu"]) == 0
+    assert set(made) == {network}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ import torch
 
 from mnist_kit.augment import Augmentation
 from mnist_kit.errors import RecipeError
-from mnist_kit.recipes import PAPER, QUICK, SMALL, Recipe, get_recipe, recipe_for
+from mnist_kit.models import MODELS
+from mnist_kit.recipes import PAPER, QUICK, RECIPES, SMALL, Recipe, get_recipe, recipe_for
 
 
 def test_the_papers_recipe_is_listing_2_2():
@@ -71,6 +72,7 @@ def test_the_nearest_name_of_an_unknown_recipe(name, right):
 def test_the_recipe_that_fits_the_device():
     assert recipe_for("cpu") is recipe_for(torch.device("cpu")) is QUICK
     assert recipe_for("cuda") is recipe_for(torch.device("cuda:0")) is recipe_for("mps") is PAPER
+    assert all(recipe.network in MODELS for recipe in RECIPES.values())
 
 
 def test_the_environment_chooses_over_the_device(monkeypatch):

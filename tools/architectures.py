@@ -17,12 +17,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from mnist_kit import QUICK, Digits, Evaluation, evaluate, fit, home_folder, load_mnist
+from mnist_kit import Digits, Evaluation, Recipe, evaluate, fit, home_folder, load_mnist
 from mnist_kit.architectures import ARCHITECTURES
 from mnist_kit.files import append_line, write_atomically
 from mnist_kit.models import summary
 
-RECIPE = QUICK.but(name="architectures", epochs=2, learning_rate=0.005)
+RECIPE = Recipe("architectures", 2, learning_rate=0.005, schedule="one-cycle", dropout=0.0, precision="auto")
 
 
 def operations(model: torch.nn.Module) -> int:
