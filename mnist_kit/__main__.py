@@ -68,7 +68,7 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--data", default="mnist", help=f"the data set: {', '.join(SOURCES)}, synthetic")
     parser.add_argument("--model", help=f"the network: {', '.join(MODELS)}; default: what the recipe was chosen for")
     parser.add_argument("--device", help="cpu, cuda, mps; default: the fastest of this machine")
-    parser.add_argument("--name", help="save weights, history and checkpoints as this; default: class-<data>")
+    parser.add_argument("--name", help="save weights, history and checkpoints as this; default: <recipe>-<data>")
     parser.add_argument("--every", type=int, help="steps between checkpoints; default: 1 %% of the time for them")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--seeds", help="one model each for seeds like 0-9 or 3,5,8, and a table of them")
@@ -77,13 +77,13 @@ def add_train(commands: argparse._SubParsersAction) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Train by the `options` of `add_train`, save under one name and return the exit status."""
-    name = options.name or f"class-{options.data}"
-    check_name(name)  # now, not after an hour of training
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     processes = join(timedelta(days=7) if seeds else None)  # a run of another seed may take its time
     device = processes.own(as_device(options.device))
     recipe = get_recipe(options.recipe) if options.recipe else recipe_for(device)
     recipe = recipe.but(**dict(parse_setting(text) for text in options.settings))
+    name = options.name or f"{recipe.name}-{options.data}"
+    check_name(name)  # now, not after an hour of training
     network = options.model or recipe.network
     make_model(network)
     digits = processes.from_first(lambda: make_digits() if options.data == "synthetic" else load_mnist(options.data))

@@ -23,7 +23,8 @@ TABLES = {"steps": STEPS, "epochs": EPOCHS}
 class History:
     """A run, step by step and epoch by epoch.
 
-    steps: step int64 (1..n), epoch int64 (1..), seconds float64 (that step alone), loss float64 (of its batch).
+    steps: step int64 (1..n), epoch int64 (1..), seconds float64 (that step alone), loss float64 (cross-entropy of its
+    batch, in nats; never with smoothed labels, so that it compares with that of images held back).
     epochs: a row per finished epoch: epoch, loss (mean of its steps), val_loss, val_accuracy (fraction of the test
     set), batch_accuracy (mean of the accuracies of its batches, as the paper reports it; NaN where unknown), seconds
     (evaluation included), eval_seconds, learning_rate (at the start of the epoch).

@@ -134,7 +134,7 @@ def fit(
                         loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
                         loss.backward()
                         run.optimizer.step()
-                        run.record(loss.detach())
+                        run.record(functional.cross_entropy(logits.detach(), labels))
                     for callback in callbacks:
                         callback.on_step(run)
                     if checkpoints and checkpoints.is_due(run.step) and run.keep_weights():
@@ -163,9 +163,9 @@ class Run:
 
     recipe, digits, device, steps_per_epoch, total_steps: what it runs with; precision: "float32" or "bfloat16", what
     products are computed in; step: steps done so far; epoch: the one that is running, from 1; losses: float32
-    (total_steps,), NaN where there was no step yet, on the device until `history()` reads them; epochs: a dict per
-    finished epoch; interrupted: whether it was stopped; model, optimizer, scheduler: PyTorch's; averaged_model: what is
-    evaluated, the model or the average of its weights where the recipe asks for one.
+    (total_steps,), as `History` has them, NaN where there was no step yet, on the device until `history()` reads them;
+    epochs: a dict per finished epoch; interrupted: whether it was stopped; model, optimizer, scheduler: PyTorch's;
+    averaged_model: what is evaluated, the model or the average of its weights where the recipe asks for one.
     """
 
     def __init__(self, model: nn.Module, digits: Digits, recipe: Recipe, device: torch.device, processes: World):

@@ -274,6 +274,11 @@ def test_augmentation_smoothing_decay_and_averages_resume_bit_for_bit(tiny):
         assert losses(tiny, recipe=EXTRAS.but(**{change: None}))[1:] != list(whole.steps["loss"])[1:] or change == "ema"
 
 
+def test_smoothed_labels_change_the_training_and_not_what_its_losses_mean(tiny):
+    plain, smooth = (losses(tiny, recipe=BRIEF.but(label_smoothing=share)) for share in (0.0, 0.5))
+    assert smooth[0] == plain[0] and smooth[1:] != plain[1:]
+
+
 def test_the_average_of_the_weights_by_hand(tiny):
     seen = []
 

@@ -42,9 +42,9 @@ def test_the_name_is_that_of_the_data_by_default_and_settings_change_the_recipe(
     monkeypatch.setenv("MNIST_KIT_RECIPE", "small")
     changes = ["--set", "epochs=1", "--set", "schedule=step", "--set", "batch_size=50"]
     assert main.main(["train", "--data", "fashion", "--device", "cpu", *changes]) == 0
-    assert data == ["fashion"] and (home / "weights" / "class-fashion.safetensors").is_file()
+    assert data == ["fashion"] and (home / "weights" / "small-fashion.safetensors").is_file()
     expected = SMALL.but(epochs=1, schedule="step", batch_size=50)
-    assert load_history("class-fashion").about["recipe"] == expected.as_dict()
+    assert load_history("small-fashion").about["recipe"] == expected.as_dict()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_seed_that_fails_keeps_the_others_from_nothing(data, home, capsys, mon
     monkeypatch.setattr(main, "fit", fit)
     monkeypatch.setattr(main, "get_recipe", lambda name: BRIEF)
     assert main.main(["train", "--recipe", "x", "--device", "cpu", "--seeds", "0-2"]) == 2
-    table = pd.read_csv(home / "runs" / "class-mnist-seeds.csv")
+    table = pd.read_csv(home / "runs" / "brief-mnist-seeds.csv")
     assert list(table["seed"]) == [0, 1, 2] and list(table["val_accuracy"].isna()) == [False, True, False]
     assert "seed 1 failed: it went wrong" in capsys.readouterr().err
 

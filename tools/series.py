@@ -73,9 +73,9 @@ def run_in_place(notebooks: list[Path]) -> bool:
             if not done:
                 return False
             write_atomically(path, nbformat.writes(notebook).encode())
-        for figure in Path(home).glob("figs/*/*.png"):  # what README shows; not the run just made, class-mnist
+        for figure in Path(home).glob("figs/*/*.png"):  # what README shows; not the run just made
             shown = PROJECT / "figs" / "reference" / figure.name
-            if shown.exists() and figure.parent.name != "class-mnist":
+            if shown.exists() and figure.parent.name != "quick-mnist":
                 shutil.copy(figure, shown)
     return True
 
@@ -126,7 +126,7 @@ def smaller(png: str) -> str:
 def print_results(seconds: float) -> None:
     """What the series made: the run that was trained last, and where everything is."""
     home = home_folder()
-    latest = max((home / "runs").glob("class-*.npz"), key=lambda path: path.stat().st_mtime, default=None)
+    latest = max((home / "runs").glob("*.npz"), key=lambda path: path.stat().st_mtime, default=None)
     if latest is None:
         return
     history = load_history(latest.stem)
