@@ -2,9 +2,9 @@
 
 # fmt: off
 __all__ = [
-    "CheckpointError", "ContactLost", "DataError", "DataNotFound", "DrawingError", "EmptyDrawing", "HistoryError",
-    "HistoryNotFound", "ImageError", "LossNotFinite", "MnistKitError", "ModelError", "RecipeError", "RecognizerError",
-    "StorageError", "TrainingError", "WeightsError",
+    "CheckpointError", "ContactLost", "DataError", "DataNotFound", "DrawingError", "EmptyDrawing", "ExportError",
+    "HistoryError", "HistoryNotFound", "ImageError", "LossNotFinite", "MnistKitError", "ModelError", "RecipeError",
+    "RecognizerError", "StorageError", "TrainingError", "WeightsError",
 ]
 # fmt: on
 
@@ -79,3 +79,7 @@ class DrawingError(MnistKitError):
 
 class RecognizerError(MnistKitError):
     """A recognizer of the reader's own does not answer with ten probabilities."""
+
+
+class ExportError(MnistKitError):
+    """A recogniser cannot be taken elsewhere: it is no network of that kind, or what exporting needs is missing."""
