@@ -5,10 +5,10 @@ BIN := .venv/bin
 # The kernels run in notebooks/: a relative folder would mean another one there. (make's own abspath splits
 # at blanks.)
 ifdef MNIST_KIT_DATA
-export MNIST_KIT_DATA := $(shell $(PYTHON) -c 'import os; print(os.path.abspath(os.environ["MNIST_KIT_DATA"]))')
+export MNIST_KIT_DATA := $(shell $(PYTHON) -c 'import os; print(os.path.abspath(os.path.expanduser(os.environ["MNIST_KIT_DATA"])))')
 endif
 ifdef MNIST_KIT_HOME
-export MNIST_KIT_HOME := $(shell $(PYTHON) -c 'import os; print(os.path.abspath(os.environ["MNIST_KIT_HOME"]))')
+export MNIST_KIT_HOME := $(shell $(PYTHON) -c 'import os; print(os.path.abspath(os.path.expanduser(os.environ["MNIST_KIT_HOME"])))')
 endif
 
 .DEFAULT_GOAL := help

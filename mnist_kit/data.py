@@ -5,9 +5,11 @@ import hashlib
 import os
 import time
 import zlib
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urljoin
 from urllib.request import Request, urlopen
 
@@ -17,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from mnist_kit.device import describe, has_values
 from mnist_kit.errors import DataError, DataNotFound, StorageError
 from mnist_kit.files import data_folder, home_folder, is_plain_name, write_atomically, writing
 
@@ -36,11 +39,12 @@ class Split:
     labels: Tensor
 
     def __post_init__(self):
-        if getattr(self.images, "dtype", None) != torch.uint8 or self.images.shape[1:] != (1, SIDE, SIDE):
-            raise DataError(f"images must be uint8 (N, 1, 28, 28), not {_describe(self.images)}")
-        if getattr(self.labels, "dtype", None) != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise DataError(f"labels must be int64 ({len(self.images)},), not {_describe(self.labels)}")
-        _require_labels(self.labels, MOST_CLASSES)
+        images, labels = self.images, self.labels
+        if not has_values(images) or images.dtype != torch.uint8 or images.shape[1:] != (1, SIDE, SIDE):
+            raise DataError(f"images must be uint8 (N, 1, 28, 28), not {describe(images)}")
+        if not has_values(labels) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise DataError(f"labels must be int64 ({len(images)},), not {describe(labels)}")
+        _require_labels(labels, MOST_CLASSES)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +60,7 @@ class Split:
 class Digits:
     """A data set: its name, a training and a test split, and what the classes are called.
 
-    Raises DataError when a label has no class.
+    Raises DataError when a label has no class, or train or test is no Split.
     """
 
     name: str
@@ -65,7 +69,9 @@ class Digits:
     classes: tuple[str, ...] = DIGITS
 
     def __post_init__(self):
-        for split in self.splits.values():
+        for name, split in self.splits.items():
+            if not isinstance(split, Split):
+                raise DataError(f"{name} must be a Split of images and labels, not {describe(split)}")
             _require_labels(split.labels, len(self.classes))
 
     @property
@@ -86,12 +92,6 @@ class Digits:
 
     def __repr__(self) -> str:
         return f"Digits({self.name!r}, {len(self.train):,} training and {len(self.test):,} test images)"
-
-
-def _describe(values: object) -> str:
-    if not isinstance(values, Tensor):
-        return f"a {type(values).__name__}"
-    return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"
 
 
 def _require_labels(labels: Tensor, classes: int) -> None:
@@ -115,8 +115,9 @@ def load_mnist(name: str = "mnist") -> Digits:
     """MNIST ("mnist") or a sibling in the same format: "fashion", "kmnist", "qmnist".
 
     The files are looked for in `$MNIST_KIT_DATA`, in torchvision's layout, unpacked or as `.gz`; what is missing is
-    downloaded to there. A folder that holds the unpacked files may be read-only. Raises DataNotFound when files are
-    missing and cannot be downloaded, DataError when a file is damaged.
+    downloaded to there. What is unpacked gets a CRC-32 beside it, by which later damage is noticed. A folder that holds
+    the unpacked files may be read-only. Raises DataNotFound when files are missing and cannot be downloaded, DataError
+    when a file is damaged.
     """
     from torchvision import datasets  # takes as long to import as torch itself
 
@@ -160,6 +161,9 @@ def _read(path: Path, name: str) -> Tensor:
         values = read_idx(path)
     except Exception as error:  # torchvision's reader has no errors of its own
         raise _unusable(path, f"is not a whole IDX file, or cannot be read ({error!r})") from error
+    noted = path.with_suffix(".crc32")  # of what we unpacked; a file that somebody else unpacked has none
+    if noted.is_file() and noted.read_bytes() != b"%08x" % crc32:
+        raise _unusable(path, "is damaged (its checksum differs)")
     # MNIST's files have to be MNIST's; a sibling's have the same names, and must be others.
     if path.name in MNIST_CRC32 and (crc32 == MNIST_CRC32[path.name]) != (name == "mnist"):
         raise _unusable(path, "is damaged or another file's content (its checksum differs)")
@@ -182,10 +186,12 @@ def _obtain(path: Path, md5: str, addresses: list[str]) -> None:
         try:
             content = path.read_bytes() if source == path else _fetch(source)
         except (OSError, HTTPException) as error:
-            failures.append(f"{source}: {error}")
+            failures.append(f"{source}: {str(error) or 'no answer in time'}")
             continue
         if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
-            write_atomically(path.with_suffix(""), gzip.decompress(content))
+            content = gzip.decompress(content)
+            write_atomically(path.with_suffix(".crc32"), b"%08x" % zlib.crc32(content))
+            write_atomically(path.with_suffix(""), content)
             return
         failures.append(f"{source}: its checksum differs")
     raise OSError("; ".join(failures))
@@ -200,10 +206,18 @@ def _fetch(address: str) -> bytes:
 
     torchvision's downloader has no time limit, and tries no other mirror when a connection breaks.
     """
-    started, content = time.monotonic(), bytearray()
+    started, content, answer = time.monotonic(), bytearray(), Future()
     request = Request(address, headers={"User-Agent": "mnist_kit"})
+
+    def ask() -> None:
+        try:
+            answer.set_result(urlopen(request, timeout=PATIENCE))  # which counts for each byte of the headers anew
+        except Exception as error:
+            answer.set_exception(error)
+
+    Thread(target=ask, daemon=True).start()
     with (
-        urlopen(request, timeout=PATIENCE) as response,
+        answer.result(PATIENCE) as response,
         tqdm(total=response.length, unit="B", unit_scale=True, desc=address.rsplit("/", 1)[-1]) as bar,
     ):
         while chunk := response.read1(1 << 16):
@@ -242,8 +256,8 @@ def export_images(
 
     folder: default `exports/<name>` in `$MNIST_KIT_HOME`; format: "png" (exact) or "jpg" (the paper's, lossy);
     limit: only the first so many images of each split.
-    Raises DataError for another format, a limit that is not a whole number from 1, or a name that is no folder's;
-    StorageError when the folder cannot be written.
+    Raises DataError for another format, a limit that is not a whole number from 1, a name that is no folder's, or a
+    folder that is no path; StorageError when the folder cannot be written.
     """
     if format not in ("png", "jpg"):
         raise DataError(f"format must be one of png, jpg, not {format!r}")
@@ -251,6 +265,8 @@ def export_images(
         raise DataError(f"limit must be a whole number from 1, or None, not {limit!r}")
     if folder is None and not is_plain_name(digits.name):
         raise DataError(f"{digits.name!r} cannot name a folder: say where to export to, export_images(…, folder=…)")
+    if not isinstance(folder, str | os.PathLike | None):
+        raise DataError(f"folder must be a path, or None, not {folder!r:.80}")
     folder = home_folder() / "exports" / digits.name if folder is None else Path(folder)
     files = []
     for view, split in {"View": digits.train, "View_test": digits.test, "View_raw": digits.train}.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mnist_kit.errors import ImageError, ModelError, TrainingError
+from mnist_kit.errors import ImageError, MnistKitError, ModelError, TrainingError
 
 # Held during each step of training and while a network answers: another thread finds whole steps only.
 computing = threading.RLock()
@@ -85,14 +85,26 @@ def answering(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def as_logits(output: object, images: int, classes: int = 1) -> Tensor:
-    """What a model answered, float (images, at least `classes`). Raises ModelError for anything else."""
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != images or output.shape[1] < classes:
-        told = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise ModelError(
-            f"the model answered {images} images with {told}; it has to return logits, a tensor ({images}, {classes})"
-        )
-    return output.float() if output.dtype in (torch.bfloat16, torch.float16) else output
+def has_values(values: object) -> bool:
+    """Whether it is a tensor with a number in memory for each place: not sparse, and not on the device "meta"."""
+    return isinstance(values, Tensor) and values.layout == torch.strided and not values.is_meta
+
+
+def describe(values: object) -> str:
+    """What `values` are, for a message: "uint8 (2, 28, 28)", or the type of what is no tensor."""
+    if not isinstance(values, Tensor):
+        return f"a {type(values).__name__}"
+    kind = "" if has_values(values) else f", {'on meta' if values.is_meta else 'sparse'}"
+    return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}{kind}"
+
+
+def as_logits(output: object, images: int, classes: int = 1, error: type[MnistKitError] = ModelError) -> Tensor:
+    """What a model answered, float (images, at least `classes`). Raises `error` for anything else."""
+    fits = has_values(output) and output.is_floating_point() and output.ndim == 2 and len(output) == images
+    if not fits or output.shape[1] < classes:
+        told = f"the model answered {images} images with {describe(output)}"
+        raise error(f"{told}; it has to return logits, a floating-point tensor ({images}, {classes})")
+    return output if output.dtype in (torch.float32, torch.float64) else output.float()
 
 
 class StepClock:

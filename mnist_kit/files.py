@@ -67,7 +67,7 @@ def is_plain_name(name: object) -> bool:
     """
     if not isinstance(name, str) or not re.fullmatch(r"\w([\w.-]*[\w-])?", name):
         return False
-    is_device = re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.IGNORECASE)
+    is_device = re.match(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\.|$)", name, re.IGNORECASE)
     return len(name.encode()) <= 100 and not is_device
 
 
@@ -88,13 +88,15 @@ def keep_better(path: Path, score: float, score_of: Callable[[Path], float]) -> 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a StorageError that names `path` and what to do."""
+    """Turn an OSError of the block, or what a path with a zero byte raises, into a StorageError that names `path` and
+    what to do.
+    """
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise StorageError(
-            f"cannot write {path}: {error.strerror or error}. Free some space, or choose another folder: "
-            "environment variables MNIST_KIT_HOME and, for data, MNIST_KIT_DATA."
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free some space, or choose another "
+            "folder: environment variables MNIST_KIT_HOME and, for data, MNIST_KIT_DATA."
         ) from error
 
 

@@ -7,6 +7,7 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 import codecs
 import json
 import os
+import re
 import warnings
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -190,8 +191,10 @@ def read_drawings(path: str | Path | None = None, last: int | None = None) -> li
 
     last: read so many lines from the end of the file, None: all. Lines may end in any way; blank ones do not count.
     Broken lines are left out, and one warning for the file gives their numbers (with `last` counted from the end) and
-    what is wrong with them. Raises DrawingError for a file that cannot be read.
+    what is wrong with them. Raises DrawingError for a file that cannot be read, or a `last` that makes no sense.
     """
+    if last is not None and (not isinstance(last, Integral) or isinstance(last, bool) or last < 0):
+        raise DrawingError(f"last has to be a whole number of at least 0, or None, not {last!r:.80}")
     path = _drawings_path(path)
     try:
         lines = _lines(path) if last is None else _last_lines(path, last)
@@ -218,14 +221,19 @@ def _lines(path: Path) -> list[tuple[int, bytes]]:
 def _last_lines(path: Path, count: int) -> list[tuple[int, bytes]]:
     """The last `count` lines that are not blank, numbered from the end, without reading what is before them."""
     with open(path, "rb") as file:
-        start, content = file.seek(0, os.SEEK_END), b""
-        while start and sum(map(bool, map(bytes.strip, content.splitlines()))) <= count:
+        start, content, found = file.seek(0, os.SEEK_END), b"", []
+        while start and len(found) <= count:
             begun, start = start, max(0, start - max(1 << 16, len(content)))  # as much again as there is
             file.seek(start)
             content = file.read(begun - start) + content
-    lines = content.removeprefix(codecs.BOM_UTF8).splitlines()
-    numbered = [(len(lines) - index, line) for index, line in enumerate(lines) if line.strip()]
-    return numbered[len(numbered) - min(count, len(numbered)) :]
+            content = content if start else content.removeprefix(codecs.BOM_UTF8)
+            found = list(re.finditer(rb"\S[^\r\n]*", content))  # each from where its line is no longer blank
+    lines, number, end = [], int(not content.endswith((b"\n", b"\r"))), len(content)
+    for line in found[: -count - 1 : -1]:
+        after = content[line.end() : end]
+        number, end = number + after.count(b"\n") + after.count(b"\r") - after.count(b"\r\n"), line.start()
+        lines.append((number, line[0]))
+    return lines[::-1]
 
 
 def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:

@@ -19,6 +19,7 @@ from mnist_kit.framing import frame_as_mnist
 from mnist_kit.ink import Drawing, Stroke
 
 VERSION = 1  # of the generator: raise it when the same seed gives other images, so that no old cache is read
+MOST = 1_000_000  # images of a split, so that it fits into memory
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")  # in the cache
 HOLD_DIGITS = ("mnist", "qmnist")  # of the data sets that load_mnist knows
 SKETCH = (96, 96)  # pad in px on which make_digits draws: four times MNIST's 20 px, ample for its antialiasing
@@ -35,22 +36,27 @@ def make_digits(train: int = 12_000, test: int = 2_000, seed: int = 0, progress:
 
     Returns Digits named "synthetic": images uint8 (N, 1, 28, 28), labels int64 (N,). The same sizes and seed give the
     same images, kept in `home_folder()/synthetic` for the next call; a folder that cannot be written is no error.
-    `progress` shows a bar while drawing. Raises DataError for sizes below 1 or a negative seed.
+    `progress` shows a bar while drawing. Raises DataError for sizes below 1 or above a million, and a negative seed.
     """
-    for name, value, least in (("train", train, 1), ("test", test, 1), ("seed", seed, 0)):
-        if not isinstance(value, int | np.integer) or value < least:
-            raise DataError(f"make_digits({name}={value!r}): {name} must be a whole number from {least} up")
+    for name, value, least, most in (("train", train, 1, MOST), ("test", test, 1, MOST), ("seed", seed, 0, 2**63 - 1)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+            raise DataError(f"{name}={value!r:.80}: make_digits takes a whole number from {least} to {most:,}")
     path = home_folder() / "synthetic" / f"digits-v{VERSION}-{train}-{test}-seed{seed}.npz"
-    try:
+    with suppress(Exception):  # there are none yet, or they are damaged, which the format's checksums tell in many ways
         with np.load(path) as file:
-            arrays = [file[name] for name in ARRAYS]
-    except Exception:  # there are none yet, or they are damaged, which the format's checksums tell in a dozen ways
-        train_stream, test_stream = np.random.SeedSequence(seed).spawn(2)
-        arrays = [*_make_split(train, train_stream, progress), *_make_split(test, test_stream, progress)]
-        file = BytesIO()
-        np.savez_compressed(file, **dict(zip(ARRAYS, arrays, strict=True)))
-        with suppress(StorageError):  # without a place to keep them the digits are as good
-            write_atomically(path, file.getvalue())
+            digits = _as_digits([file[name] for name in ARRAYS])
+        if (len(digits.train), len(digits.test)) == (train, test):
+            return digits
+    train_stream, test_stream = np.random.SeedSequence(seed).spawn(2)
+    arrays = [*_make_split(train, train_stream, progress), *_make_split(test, test_stream, progress)]
+    file = BytesIO()
+    np.savez_compressed(file, **dict(zip(ARRAYS, arrays, strict=True)))
+    with suppress(StorageError):  # without a place to keep them the digits are as good
+        write_atomically(path, file.getvalue())
+    return _as_digits(arrays)
+
+
+def _as_digits(arrays: list[np.ndarray]) -> Digits:
     images, labels, test_images, test_labels = map(torch.from_numpy, arrays)
     return Digits("synthetic", Split(images, labels), Split(test_images, test_labels))
 

@@ -118,6 +118,12 @@ class _Mirror(http.server.BaseHTTPRequestHandler):
         if manner in ("resets", "silent"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return self.connection.close()
+        if manner == "drips from the start":
+            for _ in range(100):
+                with contextlib.suppress(OSError):
+                    self.wfile.write(b"H")
+                time.sleep(0.05)
+            return None
         if manner == "absent":
             return self.send_error(404)
         content = path.read_bytes()
@@ -164,7 +170,17 @@ def test_a_download_fills_the_data_folder(raw, mirror):
     dead.wait()
     (raw / f".train-images-idx3-ubyte.{dead.pid}.1.tmp").write_text("left by a download that was killed")
     assert len(load_mnist().train) == 40
-    assert sorted(path.name for path in raw.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in raw.iterdir()) == sorted([*FILES, *(f"{name}.crc32" for name in FILES)])
+
+
+def test_a_changed_byte_of_what_was_unpacked_here_is_noticed(raw, mirror):
+    load_mnist()
+    path = raw / FILES[0]
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(DataError, match=rf"{FILES[0]}: is damaged"):
+        load_mnist()
+    path.unlink()
+    assert len(load_mnist().train) == 40
 
 
 def test_packed_files_downloaded_by_hand_are_used(raw, mirror, monkeypatch):
@@ -179,7 +195,9 @@ def test_packed_files_downloaded_by_hand_are_used(raw, mirror, monkeypatch):
         load_mnist()
 
 
-@pytest.mark.parametrize("manner", ["absent", "cut", "damaged", "resets", "silent", "drips"])
+@pytest.mark.parametrize(
+    "manner", ["absent", "cut", "damaged", "resets", "silent", "drips", "drips%20from%20the%20start"]
+)
 def test_a_mirror_that_fails_is_followed_by_the_next(mirror, monkeypatch, manner):
     monkeypatch.setattr(data, "PATIENCE", 0.3)
     monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{mirror.address}{manner}/", mirror.address])
@@ -241,6 +259,16 @@ def test_validation_takes_the_last_training_images(tiny):
             tiny.validation(count)
 
 
+def test_splits_need_tensors_with_values_and_digits_need_splits(tiny):
+    images, labels = tiny.test.images, tiny.test.labels
+    for wrong in ((images.to("meta"), labels), (images, labels.to("meta")), (images.to_sparse(), labels)):
+        with pytest.raises(DataError, match=r"on meta|sparse"):
+            Split(*wrong)
+    for train, test in ((None, None), (tiny.train, (images, labels))):
+        with pytest.raises(DataError, match="must be a Split"):
+            Digits("x", train, test)
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((2, 1, 28, 28), torch.float32), ((2, 28, 28), torch.uint8), ((2, 1, 32, 32), torch.uint8)],
@@ -277,6 +305,11 @@ def test_bad_exports_say_so(tiny, tmp_path):
     for limit in (0, 2.5, "all"):
         with pytest.raises(DataError, match="limit"):
             export_images(tiny, tmp_path, limit=limit)
+    for folder in (5, b"x", ["a"]):
+        with pytest.raises(DataError, match="folder must be a path"):
+            export_images(tiny, folder, progress=False)
+    with pytest.raises(StorageError, match="null byte"):
+        export_images(tiny, "a\0b", progress=False)
     with pytest.raises(DataError, match="cannot name a folder"):
         export_images(replace(tiny, name="../../escape"))
     (tmp_path / "file").write_text("")

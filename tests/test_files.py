@@ -119,7 +119,7 @@ def test_what_a_killed_save_left_is_removed_by_the_next_and_a_save_under_way_is_
 
 def test_names_of_files():
     assert all(map(is_plain_name, ["a", "class-mnist.2", "ä", "x" * 100, "console", "com10"]))
-    paths, devices = [".", "..", ".hidden", "a/b", "a\\b"], ["NUL", "con.txt", "lpt1"]
+    paths, devices = [".", "..", ".hidden", "a/b", "a\\b"], ["NUL", "con.txt", "lpt1", "COM¹", "lpt³.a"]
     assert not any(map(is_plain_name, [*paths, *devices, None, 5, "", "a b", "a\n", "a\0b", "end.", "x" * 101]))
 
 

@@ -149,6 +149,19 @@ def test_the_last_drawings_of_a_file_with_any_line_ends(tmp_path, end, last):
     assert read_drawings(path, last) == (drawings if last is None else drawings[max(0, 30 - last) :])
 
 
+def test_the_last_drawing_before_many_blank_lines(tmp_path):
+    drawings, path = [Drawing(writer=n) for n in range(3)], tmp_path / "mine.jsonl"
+    path.write_bytes(b"\n".join([*(d.to_json().encode() for d in drawings), b"broken", *[b" \t"] * 100_000]))
+    with pytest.warns(UserWarning, match=r"line 100001 from the end"):
+        assert read_drawings(path, 2) == drawings[2:]
+
+
+@pytest.mark.parametrize("last", ["2", 2.5, True, -1, [1]])
+def test_a_number_of_last_drawings_that_makes_no_sense(tmp_path, last):
+    with pytest.raises(DrawingError, match="last has to be a whole number"):
+        read_drawings(append_drawing(Drawing()), last)
+
+
 def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DrawingError, match="none"):
         read_drawings(tmp_path / "none.jsonl")

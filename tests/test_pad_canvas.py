@@ -220,6 +220,16 @@ def test_undo_and_redo_give_back_each_state(actions):
     assert not page.failures
 
 
+def test_of_many_browsers_the_last_ones_are_remembered(heard):
+    heard.scribble(SEVEN, client="stays")
+    for number in range(150):
+        heard.scribble(SEVEN, client=f"reload {number}")
+        if number % 50 == 0:
+            heard.get("do", "stays", command="undo", stroke=number)
+    told = next(message["heard"] for message in reversed(heard.sent) if isinstance(message, dict))
+    assert len(told) == 100 and told["stays"] == 100 and "reload 149" in told and "reload 0" not in told
+
+
 def test_a_browser_and_a_cell_may_draw_at_once():
     """JupyterLab hears browsers in a thread of its own."""
     heard = Heard()

@@ -127,22 +127,30 @@ def test_a_drawing_that_cannot_be_is_refused(arguments, error, message):
         sample_drawing(*arguments)
 
 
-@pytest.mark.parametrize("wrong", [{"train": 0}, {"test": 2.5}, {"seed": -1}, {"seed": "a"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [*({"train": size} for size in (0, 10**11, True)), {"test": 2.5}, *({"seed": seed} for seed in (-1, "a", True))],
+)
 def test_impossible_sizes_and_seeds_are_refused_by_name(wrong):
     with pytest.raises(DataError, match=next(iter(wrong))):
         make_digits(**wrong)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "one byte", "other content"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one byte", "other content", "other shapes", "fewer"])
 def test_a_damaged_cache_is_drawn_again(home, damage):
     first = make_few()
     path = cache_file(home)
     whole = path.read_bytes()
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    path.write_bytes(
-        {"truncated": whole[:-100], "empty": b"", "one byte": flipped, "other content": b"{}" * 99}[damage]
-    )
+    contents = {"truncated": whole[:-100], "empty": b"", "one byte": flipped, "other content": b"{}" * 99}
+    with open(path, "wb") as file:
+        if damage in contents:
+            file.write(contents[damage])
+        else:
+            images = first.test.images if damage == "fewer" else np.zeros((20, 2))
+            arrays = [images, first.test.labels] * 2
+            np.savez(file, **dict(zip(synthetic.ARRAYS, arrays, strict=True)))
     assert same(make_few(), first)
     assert path.read_bytes() == whole
 

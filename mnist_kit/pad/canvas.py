@@ -7,6 +7,7 @@ each browser are in it (`known`); a browser draws its others over it again, so t
 
 import asyncio
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -26,7 +27,7 @@ from mnist_kit.ink import Drawing, Stroke
 
 INK = "#0099ff"  # as in pad.js
 LEAST_RADIUS, RADIUS, MOST_RADIUS = 1, 10, 50  # px; of the brush
-LONGEST_NAME = 100  # characters, of a browser
+LONGEST_NAME, MOST_NAMES = 100, 100  # characters of a browser's name; browsers that are remembered
 MOST_RATIO = 3  # pixels of the canvas per pixel of the page, as finely as a screen shows them
 DOT = np.float32([0.01, 0])  # px; a line of no length at all would leave no dot
 REPLAY_STEP, REPLAY_POINTS = 0.016, 2  # s, and points that a replayed pen passes in it: about as fast as a hand
@@ -83,7 +84,7 @@ class Page(widgets.VBox):
         self._states: list[tuple[Stroke, ...]] = [()]  # the strokes at each time that can be gone back or forward to
         self._now = 0  # the state that is on the page
         self._pen: tuple[str, int] | None = None  # the browser whose stroke grows, and its number there
-        self._heard: dict[str, int] = {}  # the last stroke or command that came from each browser
+        self._heard: OrderedDict[str, int] = OrderedDict()  # the last stroke or command that came from each browser
         # A manager of its own: one canvas of the reader's that fails must not take the pad with it.
         self._paper = hear_at_once(Canvas(width=width, height=height, _canvas_manager=_CanvasManager(caching=True)))
         self._paper.on_client_ready(self._redraw)
@@ -213,7 +214,7 @@ class Page(widgets.VBox):
                 self._redraw()
             case {"kind": "down", "client": str(client), "stroke": int(number), "points": points, "radius": radius}:
                 stroke = Stroke(points, radius, message.get("erase") is True, message.get("pressure"))
-                self._heard[client] = number
+                self._hear(client, number)
                 interrupted = self._pen
                 self._end_stroke()
                 self._states[self._now + 1 :] = [(*self._strokes, stroke)]
@@ -231,10 +232,16 @@ class Page(widgets.VBox):
             case {"kind": "do", "command": "recognise"}:
                 self.recognise()
             case {"kind": "do", "command": "undo" | "redo" | "clear" as name, "client": str(by), "stroke": int(number)}:
-                self._heard[by] = number
+                self._hear(by, number)
                 getattr(self, name)()
             case _:
                 raise DrawingError(f"the pad was sent what it does not understand: {str(message)[:80]}")
+
+    def _hear(self, client: str, number: int) -> None:
+        self._heard[client] = number
+        self._heard.move_to_end(client)
+        if len(self._heard) > MOST_NAMES:
+            self._heard.popitem(last=False)
 
     def shown(self, callback: Callable) -> Callable:
         """`callback`, with its exceptions in the pad's message line: from a widget's event they would go nowhere."""
