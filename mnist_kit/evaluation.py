@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from mnist_kit import paper
 from mnist_kit.data import Split
-from mnist_kit.device import answering, as_device, as_input, as_logits, parameter_dtype
+from mnist_kit.device import answering, as_device, as_input, as_logits, describe, parameter_dtype
 from mnist_kit.errors import TrainingError
+from mnist_kit.models import require_module
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,12 @@ def evaluate(
     """Run `model` over `split` in evaluation mode, without gradients; its mode is as before afterwards.
 
     Moves the model to `device` (None: the best one). batch_size: images at once (None: 250 on a CPU, where they fit its
-    cache, else 2,500). Raises TrainingError for an empty split, a batch size below 1 or a missing device, ModelError
-    when the model does not answer with logits for each class.
+    cache, else 2,500). Raises TrainingError for an empty split or what is none, a batch size below 1 or a missing
+    device, ModelError for what is no module, or does not answer with logits for each class.
     """
+    require_module(model, lazy=True)
+    if not isinstance(split, Split):
+        raise TrainingError(f"evaluate takes a Split, such as digits.test, not {describe(split)}")
     if len(split) == 0:
         raise TrainingError("there are no images to evaluate on")
     device = as_device(device)

@@ -146,19 +146,31 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def require_trainable(model: nn.Module) -> None:
-    """Raise ModelError, which says how to fix it, for what cannot be trained."""
+def require_module(model: nn.Module, lazy: bool = False) -> None:
+    """Raise ModelError, which says how to fix it, for what is no module with numbers in it. lazy: whether it may be."""
     if not isinstance(model, nn.Module):
         hint = f": write {model.__name__}()" if isinstance(model, type) else ""
-        raise ModelError(f"the model has to be an nn.Module, not {model!r}{hint}")
+        raise ModelError(f"the model has to be an nn.Module, not {model!r:.80}{hint}")
+    for tensor in (*model.parameters(), *model.buffers()):
+        if nn.parameter.is_lazy(tensor):
+            if not lazy:
+                raise ModelError("the model has lazy layers, whose weights have no size yet: show it images first")
+        elif tensor.is_meta:
+            raise ModelError('the model was made on the device "meta", which keeps no numbers: make it anew')
+
+
+def require_trainable(model: nn.Module) -> None:
+    """Raise ModelError, which says how to fix it, for what cannot be trained."""
+    require_module(model, lazy=True)
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
         raise ModelError("the model has no parameters to train: none at all, or all are frozen (requires_grad=False)")
-    for parameter in parameters:
-        if not nn.parameter.is_lazy(parameter) and (parameter.is_meta or parameter.is_inference()):
-            raise ModelError('the model was made within torch.inference_mode() or on the device "meta": make it anew')
-        if parameter.dtype in (torch.float16, torch.bfloat16):
-            raise ModelError(f"weights in {parameter.dtype} are too coarse for Adam's steps: train model.float()")
+    if any(tensor.is_inference() for tensor in (*parameters, *model.buffers()) if not nn.parameter.is_lazy(tensor)):
+        raise ModelError("the model was made within torch.inference_mode(): make it anew")
+    dtypes = {tensor.dtype for tensor in parameters if tensor.is_floating_point() or tensor.is_complex()}
+    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:  # others are too coarse for Adam's steps
+        told = f"weights have to be real, and all float32 or all float64, not {sorted(map(str, dtypes))}"
+        raise ModelError(f"{told}: train model.float()")
 
 
 @dataclass(frozen=True)

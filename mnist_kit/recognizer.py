@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_kit.checkpoints import load_weights, weights_about
-from mnist_kit.device import computing
+from mnist_kit.device import as_logits, computing
 from mnist_kit.errors import EmptyDrawing, ImageError, RecognizerError
 from mnist_kit.framing import FRAMINGS, SIDE, frame_as_mnist, frame_as_paper, mnist_raster
 from mnist_kit.ink import Drawing
@@ -67,7 +67,7 @@ class Recognizer:
         if isinstance(model, type) or not (callable(model) or hasattr(model, "predict_proba")):
             wanted = "a network, a classifier with predict_proba, or a function from an image to ten probabilities"
             raise RecognizerError(f"a {type(model).__name__} recognises nothing: give {wanted}")
-        if not callable(framing) and framing not in FRAMINGS:
+        if not callable(framing) and not (isinstance(framing, str) and framing in FRAMINGS):
             raise ImageError(f"{framing!r} is no framing; choose one of {', '.join(FRAMINGS)}, or give a function")
         self.model, self.framing = model, framing
         self.temperature, self.threshold = 1.0, 0.0  # of calibrated weights: see mnist_kit.calibration
@@ -136,8 +136,9 @@ class Recognizer:
             with computing:
                 model = deepcopy(self.model).eval()
         with torch.inference_mode():
-            batches = [model(batch.to(parameter)).float() / self.temperature for batch in images.split(BATCH)]
-            return _checked_answers(torch.cat([batch.softmax(dim=-1) for batch in batches]), len(images))
+            batches = [(model(batch.to(parameter)), len(batch)) for batch in images.split(BATCH)]
+            logits = torch.cat([as_logits(answer, count, DIGITS, RecognizerError) for answer, count in batches])
+            return _checked_answers((logits / self.temperature).softmax(dim=1), len(images))
 
     def _frame(self, raster: np.ndarray, margin: int) -> Tensor:
         if not raster.any():
@@ -159,7 +160,7 @@ def _reader() -> Recognizer:
 def _checked_images(images) -> Tensor:
     """Images as float32 (N, 1, 28, 28) on the CPU. Raises ImageError."""
     try:
-        images = torch.as_tensor(images).detach()
+        images = torch.as_tensor(images, device=getattr(images, "device", "cpu")).detach()
         scale = 255 if images.dtype == torch.uint8 else 1
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TypeError(f"their type is {images.dtype}")

@@ -72,8 +72,9 @@ def test_the_framing_is_the_chosen_one():
     torch.testing.assert_close(recognizer.predict(SEVEN).image, frame_as_paper(SEVEN.raster(), 7))
     faint = Recognizer(Net(), framing=lambda ink: frame_as_mnist(ink) * 0.5)
     assert faint.predict(SEVEN).image.max() <= 0.5
-    with pytest.raises(ImageError, match="mnist, paper"):
-        Recognizer(Net(), framing="square")
+    for framing in ("square", ["mnist"], {"mnist"}, None):
+        with pytest.raises(ImageError, match="mnist, paper"):
+            Recognizer(Net(), framing=framing)
     for wrong in (None, "image", np.zeros((28, 28), np.float32), torch.full((1, 28, 28), 255.0)):
         with pytest.raises(ImageError):
             Recognizer(Net(), framing=lambda raster, wrong=wrong: wrong).predict(SEVEN)
@@ -143,7 +144,28 @@ def test_any_function_or_classifier_will_do():
 
 
 ANSWERS = [None, "four", 4, [0.5, 0.5], [[0.1] * 10] * 2, [np.nan] * 10, [-0.1] * 5 + [0.3] * 5, [5.0] * 10]
-NETWORKS = [nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Linear(784, 9)), Constant(*[torch.inf] * 10)]
+
+
+class Answers(nn.Module):
+    """What `change` makes of ten logits."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, images):
+        return self.change(torch.zeros(len(images), 10))
+
+
+CHANGES = [lambda _: None, lambda x: (x, x), lambda x: {"logits": x}, lambda x: [x], torch.Tensor.numpy]
+CHANGES += [torch.Tensor.sum, torch.Tensor.to_sparse, lambda x: x.to("meta"), lambda x: x + 1j, torch.Tensor.long]
+NETWORKS = [
+    *map(Answers, CHANGES),
+    nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).to("meta"),
+    nn.Flatten(),
+    nn.Sequential(nn.Flatten(), nn.Linear(784, 9)),
+    Constant(*[torch.inf] * 10),
+]
 
 
 @pytest.mark.parametrize("model", [*(lambda image, answer=answer: answer for answer in ANSWERS), *NETWORKS])
