@@ -6,6 +6,7 @@ not been stopped: the `state_dict`s of its parts, as `torch.save` writes them, b
 
 import io
 import json
+import math
 import os
 import pickle
 import shutil
@@ -33,10 +34,18 @@ from mnist_kit.files import (
     write_atomically,
     writing,
 )
-from mnist_kit.models import make_model, name_of, settings_of, unwrapped
+from mnist_kit.history import plain
+from mnist_kit.models import make_model, name_of, require_module, settings_of, unwrapped
 from mnist_kit.recipes import Recipe
 
 DESCRIPTION = ("model", "recipe", "accuracy", "data")  # what `weights_about` tells of all weights, None where unknown
+# What is computed with, where weights tell it: whether a value makes sense.
+_WANTED = {
+    "settings": lambda value: isinstance(value, dict | None),
+    "temperature": lambda value: isinstance(value, int | float) and 0 < value < math.inf,
+    "threshold": lambda value: isinstance(value, int | float) and math.isfinite(value),
+}
+CHECKSUMS = "crc32 of each"  # value of the metadata; older files have the one of the tensors only
 KEPT = 2  # checkpoints per run
 FORMAT = b"mnist_kit checkpoint 2 "  # the first line of a checkpoint, before its checksum
 SHARE = 0.01  # of the time of a run, that writing its checkpoints may take
@@ -53,19 +62,28 @@ def save_weights(
     """Write the model's weights to `weights/<name>.safetensors` in `$MNIST_KIT_HOME`, atomically, and return the path.
 
     The metadata holds the name of the model in `MODELS` and its settings, the recipe, the test accuracy (a fraction)
-    and the data set's name; more: what else `weights_about` is to tell, as values that JSON holds. Weights of that name
-    with a higher accuracy are kept under another, and a warning says which. Raises WeightsError for a name that is no
-    plain file name, StorageError when it cannot be written.
+    and the data set's name; more: what else `weights_about` is to tell, as values that JSON holds, others as text.
+    Weights of that name with a higher accuracy are kept under another, and a warning says which. Raises WeightsError
+    for a name that is no plain file name, and for another recipe, accuracy or value than that; ModelError for what is
+    no module, or has no weights yet; StorageError when it cannot be written.
     """
     check_name(name)
+    require_module(model)
     with computing:
         state = unwrapped(model).state_dict()
         tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}  # tied ones too
-    accuracy = None if accuracy is None else float(accuracy)
-    about = {"model": name_of(model), "settings": settings_of(model), "recipe": recipe and recipe.as_dict()}
-    about |= {"accuracy": accuracy, "data": data, **more}
-    metadata = {key: json.dumps(value) for key, value in about.items()} | {"crc32": str(_crc32(tensors))}
+    about = {"model": name_of(model), "settings": settings_of(model), "data": data, **more}
+    try:
+        about["recipe"] = None if recipe is None else recipe.as_dict()
+        about["accuracy"] = accuracy = None if accuracy is None else float(accuracy)
+        metadata = {key: json.dumps(value, default=plain) for key, value in about.items()}
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        told = f"recipe={recipe!r:.40} has to be a Recipe, accuracy={accuracy!r:.40} a number, the rest what JSON holds"
+        raise WeightsError(f"{told}: {', '.join(more) or 'data'} ({error})") from error
+    metadata["crc32"] = str(_crc32(tensors))
+    metadata[CHECKSUMS] = json.dumps({key: zlib.crc32(text.encode()) for key, text in metadata.items()})
     path = home_folder() / "weights" / f"{name}.safetensors"
+    _described(path, metadata)  # what could not be loaded is not saved
     keep_better(path, accuracy or 0.0, _accuracy)
     return write_atomically(path, save(tensors, metadata))
 
@@ -88,26 +106,31 @@ def load_weights(name: str = "class-mnist", model: nn.Module | None = None) -> n
 
     The reader's own weights come first, then those that ship with the package: "class-mnist" is the paper's run.
     model: load into this one; None makes a new one of the class that the file names.
-    Raises WeightsError when there are none of that name, the file is damaged, a weight is not finite, or a tensor does
-    not fit the model (the message says which), ModelError for a class that is not in `MODELS`. `model` is then
-    unchanged.
+    Raises WeightsError when there are none of that name, the file is damaged, a number is not finite where the model's
+    may not be, or a tensor does not fit the model (the message says which), ModelError for a class that is not in
+    `MODELS`, and for a `model` that is no module or has no weights yet. `model` is then unchanged.
     """
     path = weights_path(name)
     tensors, about = _read(path)
     if model is None:
-        with computing, torch.random.fork_rng(devices=[]):  # its initial weights are of no use: draw them aside
+        # Its initial weights are of no use: draw them aside.
+        with computing, torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = make_model(about["model"] or "Net", **(about.get("settings") or {}))
+    require_module(model)
     inner = unwrapped(model)
     expected, kind = inner.state_dict(), type(inner).__name__
     for key in [*expected, *tensors]:
         theirs, own = _form(tensors.get(key)), _form(expected.get(key))
         if theirs != own:
             raise WeightsError(f"{path}: tensor {key!r} is {theirs}, in {kind} it is {own}")
-    for key, _ in inner.named_parameters():
-        if not tensors[key].isfinite().all():
+    trained = {key for key, _ in inner.named_parameters(remove_duplicate=False)}
+    for key, own in expected.items():
+        finite = tensors[key].to(own).isfinite()  # as converted: float32 does not hold all of float64
+        if not (finite if key in trained else finite | ~own.isfinite()).all():  # a mask may hold −inf where it did
             raise WeightsError(f"{path}: tensor {key!r} holds numbers that are not finite. Train and save again.")
-    inner.load_state_dict(tensors)
-    return model.cpu().eval()
+    with computing:  # not amid a step, where the model is in training
+        inner.load_state_dict(tensors)
+        return model.cpu().eval()
 
 
 def _form(tensor: Tensor | None) -> str:
@@ -145,17 +168,27 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        if metadata.pop("crc32", None) not in (None, str(_crc32(tensors))):
+        sums = json.loads(metadata.pop(CHECKSUMS, "{}"))
+        changed = any(zlib.crc32(metadata.get(key, "").encode()) != crc32 for key, crc32 in sums.items())
+        if changed or metadata.pop("crc32", None) not in (None, str(_crc32(tensors))):
             raise ValueError("its checksum differs")
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error
+    return tensors, _described(path, metadata)
+
+
+def _described(path: Path, metadata: dict[str, str]) -> dict:
+    """What `metadata` tells. Raises WeightsError, which names `path`, for values that nothing can be computed with."""
     about = dict.fromkeys(DESCRIPTION)
     for key, text in metadata.items():
         try:
             about[key] = json.loads(text)
         except ValueError:  # other tools write text
             about[key] = text
-    return tensors, about
+    for key, makes_sense in _WANTED.items():
+        if key in about and not makes_sense(about[key]):
+            raise WeightsError(f"{path}: its {key} cannot be {about[key]!r:.80}. Train and save again.")
+    return about
 
 
 def _crc32(tensors: dict[str, Tensor]) -> int:
@@ -169,8 +202,8 @@ class Checkpoints:
     """The last two states of a run, in `checkpoints/<name>/` of `$MNIST_KIT_HOME`, and when they are written.
 
     every: so many steps (None: as often as it costs no more than 1 % of the time). An earlier run of the name is kept
-    in the folder `before` there, and can be resumed as "<name>/before". Raises CheckpointError for a name that is no
-    plain file name, TrainingError for an `every` that makes no sense.
+    in the folder `before` there, and can be resumed as "<name>/before", while no run of <name> uses it. Raises
+    CheckpointError for a name that is no plain file name, TrainingError for an `every` that makes no sense.
     """
 
     def __init__(self, name: str, every: int | None = None):
@@ -182,7 +215,9 @@ class Checkpoints:
         self.folder = home_folder() / "checkpoints" / name
         self.due = 0.0
         self.warned = False
-        self.lock = FileLock(self.folder / ".lock", thread_local=False)  # the system frees it where the process dies
+        # One lock for a run and the one before it, which a new run replaces; freed by the system where a process dies.
+        self.owner = home_folder() / "checkpoints" / name.removesuffix("/before") / ".owner"
+        self.lock = FileLock(self.owner.with_name(".lock"), thread_local=False)
 
     def states(self) -> list[Path]:
         """The files there are, the newest last; perhaps damaged ones."""
@@ -194,6 +229,8 @@ class Checkpoints:
         The name is then this run's until `release`. Raises CheckpointError when another run has it, all states are
         damaged or one is from a newer version, StorageError when the first state cannot be written.
         """
+        if self.folder != self.owner.parent and not (resume and self.states()):
+            raise CheckpointError(f"{self.folder} is where an earlier run is kept: choose another name for a new one")
         self._acquire()
         state = self.latest() if resume else None
         if state is None:
@@ -202,16 +239,15 @@ class Checkpoints:
         return state
 
     def _acquire(self) -> None:
-        owner = self.folder / ".owner"
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 self.lock.acquire(blocking=False)
-                owner.write_text(str(os.getpid()))
+                self.owner.write_text(str(os.getpid()))
             except Timeout as error:
                 raise CheckpointError(
-                    f"process {owner.read_text() if owner.exists() else '?'} trains under the name "
-                    f"{self.folder.name!r} now: wait for it, stop it, or choose another checkpoint name"
+                    f"process {self.owner.read_text() if self.owner.exists() else '?'} trains under the name "
+                    f"{self.owner.parent.name!r} now: wait for it, stop it, or choose another checkpoint name"
                 ) from error
             except NotImplementedError:  # some network drives know no locks: there nobody is kept out
                 pass

@@ -29,7 +29,7 @@ class History:
     set), batch_accuracy (mean of the accuracies of its batches, as the paper reports it; NaN where unknown), seconds
     (evaluation included), eval_seconds, learning_rate (at the start of the epoch).
     about: recipe, data set, device, machine, seed, …: anything that JSON can hold.
-    Raises HistoryError when a column is missing or `about` is not a dict.
+    Raises HistoryError when a table or a column is missing or `about` is not a dict.
     """
 
     steps: pd.DataFrame
@@ -40,7 +40,7 @@ class History:
         if not isinstance(self.about, dict):
             raise HistoryError(f"history.about must be a dict, not a {type(self.about).__name__}")
         for name, types in TABLES.items():
-            columns = getattr(self, name).columns
+            columns = getattr(getattr(self, name), "columns", ())
             missing = ", ".join(column for column in types if column not in columns)
             if missing:
                 raise HistoryError(f"history.{name} has no column {missing}; it needs {', '.join(types)}")
@@ -69,22 +69,24 @@ def save_history(history: History, name: str = "class-mnist") -> Path:
     """Save a run of the reader's as `runs/<name>.npz` in the home folder, and return the path.
 
     One file of plain arrays, no pickle. A run of that name with a higher accuracy at its end is kept under another, and
-    a warning says which. Raises HistoryError when there are no steps, `about` does not fit into JSON, or
-    the name is no plain file name; StorageError when the file cannot be written.
+    a warning says which. Raises HistoryError when there are no steps, a column holds something else than `History`
+    says, `about` does not fit into JSON, or the name is no plain file name; StorageError when the file cannot be
+    written.
     """
+    if not isinstance(history, History):
+        raise HistoryError(f"save_history takes the History that fit returns, not {history!r:.80}")
     history.require_steps()
     path = home_folder() / "runs" / _filename(name)
+    given = {f"{name}.{column}": values for name in TABLES for column, values in getattr(history, name).items()}
     try:
-        about = json.dumps({key: value for key, value in history.about.items() if key != "source"}, default=_plain)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise HistoryError(f"history.about cannot be written as JSON: {error}") from error
-    arrays = {"about": about}
-    for table, types in TABLES.items():
-        columns = getattr(history, table)[list(types)].astype(types)
-        arrays |= {f"{table}.{column}": values for column, values in columns.items()}
+        about = json.dumps({key: value for key, value in history.about.items() if key != "source"}, default=plain)
+        tables = {name: _table(given, name, types) for name, types in TABLES.items()}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise HistoryError(f"this history cannot be saved, about as JSON and the rest as numbers: {error}") from error
+    arrays = {f"{name}.{column}": values for name, table in tables.items() for column, values in table.items()}
     keep_better(path, _accuracy(history), _saved_accuracy)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, about=about, **arrays)
     return write_atomically(path, buffer.getvalue())
 
 
@@ -127,11 +129,22 @@ def _filename(name: str) -> str:
 
 
 def _table(arrays: Mapping[str, np.ndarray], name: str, types: dict[str, type]) -> pd.DataFrame:
-    """Raises TypeError for text or fractions where whole numbers belong, ValueError for arrays of unequal lengths."""
-    columns = {column: arrays[f"{name}.{column}"] for column in types}
-    return pd.DataFrame({c: values.astype(types[c], casting="same_kind") for c, values in columns.items()})
+    """Raises TypeError for text, or fractions where whole numbers belong; ValueError for columns of unequal lengths,
+    steps that are not counted from 1, and accuracies that are no fractions.
+    """
+    columns = {}
+    for column, kind in types.items():
+        values = np.asarray(arrays[f"{name}.{column}"])
+        if values.ndim != 1 or values.dtype == bool or not np.can_cast(values.dtype, kind, "same_kind"):
+            raise TypeError(f"{name}.{column} has to be {kind.__name__} (n,), not {values.dtype} {values.shape}")
+        columns[column] = values = values.astype(kind)
+        if column == "step" and (values != np.arange(1, len(values) + 1)).any():
+            raise ValueError(f"{name}.{column} has to be 1, 2, 3 and so on")
+        if column.endswith("accuracy") and ((values < 0) | (values > 1)).any():  # NaN where unknown
+            raise ValueError(f"{name}.{column} has to be from 0 to 1")
+    return pd.DataFrame(columns)
 
 
-def _plain(value: object) -> object:
-    """NumPy's numbers and arrays as Python's own; anything else that JSON does not know (a path, a device) as text."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+def plain(value: object) -> object:
+    """For JSON: numbers, arrays and tensors as Python's own; what else it does not know (a path, a date) as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -26,12 +26,13 @@ from mnist_kit.device import (
     as_input,
     as_logits,
     computing,
+    describe,
     device_name,
     has_bfloat16,
     parameter_dtype,
 )
 from mnist_kit.distributed import World, contact, world
-from mnist_kit.errors import CheckpointError, LossNotFinite, RecipeError, TrainingError
+from mnist_kit.errors import CheckpointError, LossNotFinite, ModelError, RecipeError, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import EPOCHS, History
 from mnist_kit.models import name_of, require_trainable, unwrapped
@@ -71,7 +72,9 @@ def fit(
     """Train `model` in place on `digits.train` by `recipe`, evaluate on `digits.test` after each epoch.
 
     model: any module from float images (batch, 1, 28, 28) in [0, 1], of its own dtype (float32 or float64), to logits
-    (batch, classes). It is moved to `device` and left in evaluation mode, otherwise as it was but for its weights.
+    (batch, classes). It is moved to `device` and left in evaluation mode, also after an error while it
+    trains; otherwise it is as it was but for its weights.
+
     The same recipe and the same initial weights give the same history on the same CPU, whatever callbacks do: the run
     has random numbers of its own, which follow from `recipe.seed` and the step, and torch's global random state stays
     as it was. Other threads may evaluate, recognise, save, load and train; only where one draws from torch's global
@@ -90,14 +93,16 @@ def fit(
     it likewise and then do what they otherwise do.
 
     Under `torchrun` all processes train one model: each takes an equal part of every batch (`mnist_kit.distributed`).
-    Callbacks, checkpoints and progress are the first one's.
+    Batch norm and dropout work on that part alone, so that the result is not quite that of one process. Callbacks,
+    checkpoints and progress are the first one's.
 
-    Raises ModelError for what is no such module; RecipeError when no full batch fits the data, the processes do not
-    divide the batch, or there are over 100 million steps; TrainingError for an empty test split, a missing device,
-    callbacks that are none, an `every` that makes no sense, or fewer GPUs than processes; ContactLost, which is one,
-    when another process does not answer; CheckpointError for a checkpoint of another model, recipe or data set, a
-    damaged or newer one, or a name that another run uses now; StorageError when the first state cannot be written;
-    LossNotFinite when the loss becomes NaN or infinite: the model then has its last good weights again.
+    Raises ModelError for what is no such module, or answers without a gradient; RecipeError when no full batch fits the
+    data, the processes do not divide the batch, or there are over 100 million steps; TrainingError for what are no
+    Digits, an empty test split, a missing device, callbacks that are none, an `every` that makes no sense, or fewer
+    GPUs than processes; ContactLost, which is one, when another process does not answer; CheckpointError for a
+    checkpoint of another model, recipe or data set, a damaged or newer one, or a name that another run uses now: the
+    model then has its own weights; StorageError when the first state cannot be written; LossNotFinite when the loss
+    becomes NaN or infinite: the model then has its last good weights again.
     """
     processes = world()
     recipe = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
@@ -132,6 +137,10 @@ def fit(
                             logits = network(inputs.to(run.dtype))  # (batch, classes)
                         logits = as_logits(logits, len(batch), run.classes)
                         loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                        if not loss.requires_grad:
+                            raise ModelError(
+                                "the logits have no gradient: is there a detach() or no_grad() in the model?"
+                            )
                         loss.backward()
                         run.optimizer.step()
                         run.record(functional.cross_entropy(logits.detach(), labels))
@@ -169,6 +178,8 @@ class Run:
     """
 
     def __init__(self, model: nn.Module, digits: Digits, recipe: Recipe, device: torch.device, processes: World):
+        if not isinstance(digits, Digits):
+            raise TrainingError(f"fit takes Digits, such as load_digits(), not {describe(digits)}")
         if len(digits.test) == 0:
             raise TrainingError(f"{digits.name} has no test images to evaluate on after each epoch")
         self.steps_per_epoch = recipe.steps_per_epoch(len(digits.train), processes.size)
@@ -195,7 +206,7 @@ class Run:
         self.gpus = [device] if device.type == "cuda" else []  # that have random numbers of their own
         with answering(model), torch.random.fork_rng(self.gpus):
             model.to(device)
-            if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+            if any(map(nn.parameter.is_lazy, (*model.parameters(), *model.buffers()))):
                 torch.manual_seed(recipe.seed)
                 model(as_input(self.images[:2]).to(self.dtype))
         kind = torch.optim.AdamW if recipe.weight_decay else torch.optim.Adam
@@ -210,7 +221,8 @@ class Run:
         if recipe.ema:
             average = AveragedModel(unwrapped(model), avg_fn=_moving_average(recipe.ema))
             self.parts["average"], self.averaged_model = average, average.module
-        self.keep_weights()
+        if not self.keep_weights():
+            raise ModelError("the model has weights that are NaN or infinite: make it anew, or load weights into it")
 
     @property
     def seconds(self) -> float:
@@ -293,7 +305,7 @@ class Run:
             "torch": torch.__version__,
             "interrupted": self.interrupted,
         }
-        return History(steps, pd.DataFrame(self.epochs, columns=list(EPOCHS)), about)
+        return History(steps, pd.DataFrame(self.epochs, columns=list(EPOCHS)).astype(EPOCHS), about)
 
     def keep_weights(self) -> bool:
         """Keep the weights to fall back to; False where they are not finite."""
@@ -340,10 +352,11 @@ class Run:
             "step": self.step,
             "epochs": self.epochs,
             "losses": self.losses[: self.step].clone(),
-            "step_seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64),
+            "step_seconds": torch.tensor(self.clock.seconds(), dtype=torch.float64, device="cpu"),
             "seconds": self.seconds,
             "epoch_seconds": time.perf_counter() - self.epoch_started,
             "epoch_learning_rate": self.epoch_learning_rate,
+            "averages": len(self.optimizer.state),  # of Adam: parameters that have had no gradient have none
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
 
@@ -357,8 +370,7 @@ class Run:
             into_epoch = step - len(epochs) * self.steps_per_epoch
             if not 0 <= into_epoch <= self.steps_per_epoch or not len(losses) == len(seconds) == step:
                 raise ValueError(f"{len(losses)} losses and {len(epochs)} epochs for {step} steps")
-            if step and not state["optimizer"]["state"]:
-                raise ValueError("no state of the optimizer")
+            self._require_whole(state, step)
             now = time.perf_counter()
             self.started, self.epoch_started = now - state["seconds"], now - state["epoch_seconds"]
             self.epoch_learning_rate = state["epoch_learning_rate"]
@@ -369,11 +381,27 @@ class Run:
             self.step, self.epochs = step, list(epochs)
             self.epoch = min(len(epochs) + 1, self.recipe.epochs)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            self.model.load_state_dict(self.good[1])
             raise CheckpointError(
                 f"the checkpoint {name!r} is not complete ({type(error).__name__}: {error}): choose another checkpoint "
                 "name, or start anew without resume"
             ) from error
         self.keep_weights()
+
+    def _require_whole(self, state: dict, step: int) -> None:
+        """Raise ValueError for what PyTorch would load, and then fail or crash the process with."""
+        averages, parameters = state["optimizer"]["state"], list(self.model.parameters())
+        if len(averages) != state.get("averages", len(averages)) or (step and not averages):
+            raise ValueError(f"the optimizer has averages of {len(averages)} parameters")
+        for number, tensors in averages.items():
+            shape, shapes = parameters[number].shape, {key: tensor.shape for key, tensor in tensors.items()}
+            if shapes != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
+                raise ValueError(f"the optimizer's averages of parameter {number} are {shapes}")
+        groups, schedule = state["optimizer"]["param_groups"], state["scheduler"]
+        ours = [*self.optimizer.state_dict()["param_groups"], self.scheduler.state_dict()]
+        for own, other in zip(ours, [*groups, schedule], strict=True):
+            if own.keys() - other.keys():
+                raise ValueError(f"no {', '.join(sorted(own.keys() - other.keys()))}")
 
     def _require_same(self, identity: dict, name: str) -> None:
         theirs = identity | {"recipe": Recipe.completed(identity["recipe"])}

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import StopAt, plain_model, small_model
-from torch import nn
+from torch import Tensor, nn
 
 from mnist_kit.augment import Augmentation
 from mnist_kit.checkpoints import Checkpoints, load_weights, save_weights
@@ -18,6 +19,7 @@ from mnist_kit.errors import CheckpointError, ModelError, TrainingError
 from mnist_kit.evaluation import evaluate
 from mnist_kit.models import Net
 from mnist_kit.recipes import Recipe
+from mnist_kit.recognizer import Recognizer
 from mnist_kit.training import Callback, fit
 
 BRIEF = Recipe("brief", epochs=2, batch_size=25, train_images=100, learning_rate=0.01)  # 2 × 4 steps
@@ -83,6 +85,7 @@ MODELS = {
     "indices of pooling": lambda: nn.Sequential(
         nn.ReLU(), nn.MaxPool2d(2, return_indices=True), First(), nn.Flatten(), nn.Linear(196, 10)
     ),
+    "lazy buffers": lambda: nn.Sequential(nn.LazyBatchNorm2d(affine=False), nn.Flatten(), nn.Linear(784, 10)),
     "channels last": lambda: small_model().to(memory_format=torch.channels_last),
     "eleven classes": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 11)),
 }  # fmt: skip
@@ -120,6 +123,12 @@ class Answers(nn.Module):
         return self.answer(self.head(images.flatten(1)))
 
 
+def spoil(module):
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, torch.nan)
+
+
+NOWHERE = torch.zeros(3, device="meta")
 BAD = {
     "a class": (lambda: Net, r"write Net\(\)"),
     "no module": (lambda: torch.relu, "has to be an nn.Module"),
@@ -127,12 +136,25 @@ BAD = {
     "all frozen": (lambda: small_model().requires_grad_(False), "no parameters to train"),
     "half": (lambda: small_model().half(), "float16.*model.float"),
     "bfloat16": (lambda: small_model().bfloat16(), "bfloat16.*model.float"),
+    "two dtypes": (lambda: nn.Sequential(small_model(), nn.Linear(10, 10).double()), "float32, .*float64"),
+    "complex weights": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10, dtype=torch.complex64)), "complex64"),
     "meta": (lambda: small_model().to("meta"), '"meta"'),
+    "a meta buffer": (
+        lambda: Masked().apply(lambda module: module.__dict__["_buffers"].update(more=NOWHERE)),
+        '"meta"',
+    ),
+    "NaN": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).apply(spoil), "NaN or infinite"),
     "nine logits": (lambda: Answers(lambda logits: logits[:, :9]), r"\(25, 9\).*\(25, 10\)"),
     "four axes": (lambda: Answers(lambda logits: logits[..., None, None]), r"\(25, 10, 1, 1\)"),
     "one axis": (lambda: Answers(lambda logits: logits[:, 0]), r"\(25,\)"),
     "a tuple": (lambda: Answers(lambda logits: (logits, logits)), "a tuple"),
     "a dict": (lambda: Answers(lambda logits: {"logits": logits}), "a dict"),
+    "nothing": (lambda: Answers(lambda logits: None), "a NoneType"),
+    "whole numbers": (lambda: Answers(Tensor.long), r"int64 \(25, 10\)"),
+    "complex numbers": (lambda: Answers(lambda logits: logits + 1j), r"complex64 \(25, 10\)"),
+    "sparse": (lambda: Answers(Tensor.to_sparse), r"\(25, 10\), sparse"),
+    "detached": (lambda: Answers(Tensor.detach), "no gradient"),
+    "without gradient": (lambda: Answers(torch.no_grad()(lambda logits: logits.detach() * 2)), "no gradient"),
 }
 
 
@@ -157,12 +179,23 @@ def float64_by_default():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, float64_by_default])
-def test_it_trains_whatever_the_reader_has_set(tiny, context):
+@contextmanager
+def meta_by_default():
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, float64_by_default, meta_by_default])
+def test_it_trains_and_recognises_whatever_the_reader_has_set(tiny, context):
     expected, model = losses(tiny), small_model()
+    sure = Recognizer.load().predict(tiny.test.images[0, 0]).probabilities
     with context():
         before = torch.is_grad_enabled(), torch.get_default_dtype()
-        history = fit(model, tiny, BRIEF, device="cpu")
+        fit(model, tiny, BRIEF, StopAt(5), "cpu", checkpoint="run")
+        history = fit(model, tiny, BRIEF, device="cpu", checkpoint="run", resume=True)
+        again = Recognizer.load()
+        np.testing.assert_allclose(again.predict(tiny.test.images[0, 0]).probabilities, sure, atol=1e-5)
+        assert again.predict_images(tiny.test.images).shape == (100, 10)
         assert (torch.is_grad_enabled(), torch.get_default_dtype()) == before
     assert list(history.steps["loss"]) == pytest.approx(expected, rel=1e-5)
 
@@ -248,6 +281,27 @@ def test_other_threads_may_evaluate_and_load_meanwhile(tiny):
     assert list(history.steps["loss"]) == expected
 
 
+def test_another_thread_may_load_weights_into_a_model_in_training(tiny):
+    model, stop, errors = small_model(), threading.Event(), []
+    save_weights(small_model(5), "other")
+
+    def load():
+        while not stop.is_set():
+            try:
+                load_weights("other", model)
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        assert len(fit(model, tiny, BRIEF.but(epochs=10), device="cpu").steps) == 40
+    finally:
+        stop.set()
+        thread.join()
+    assert not errors
+
+
 def test_two_runs_at_once_are_as_each_alone(tiny):
     recipes = [BRIEF.but(seed=seed) for seed in (1, 2)]
     alone = [losses(tiny, recipe=recipe) for recipe in recipes]
@@ -323,15 +377,26 @@ def forge(change):
         lambda state: state.update(step=-1),
         lambda state: state.update(step="6"),
         lambda state: state["optimizer"]["state"].clear(),
+        lambda state: state["optimizer"]["state"].popitem(),
+        lambda state: state["optimizer"]["state"][0].pop("exp_avg"),
+        lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(3)),  # PyTorch would crash the process
+        lambda state: state["optimizer"]["state"][0].update(exp_avg_sq=None),
+        lambda state: state["optimizer"]["param_groups"][0].pop("lr"),
+        lambda state: state["optimizer"]["param_groups"].clear(),
+        lambda state: state["scheduler"].clear(),
+        lambda state: state["scheduler"].pop("last_epoch"),
         lambda state: state["identity"].pop("data set"),
         lambda state: state["weights"].popitem(),
+        lambda state: state["weights"].update({"6.weight": torch.zeros(3)}),
     ],
 )
 def test_a_checkpoint_that_lacks_something_is_refused(tiny, change):
     fit(small_model(), tiny, BRIEF, StopAt(6), "cpu", checkpoint="run")
     forge(change)
+    model, own = small_model(1), small_model(1).state_dict()
     with pytest.raises(CheckpointError, match="checkpoint 'run' is not complete"):
-        fit(small_model(), tiny, BRIEF, device="cpu", checkpoint="run", resume=True)
+        fit(model, tiny, BRIEF, device="cpu", checkpoint="run", resume=True)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in own.items())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

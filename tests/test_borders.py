@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mnist_kit import (
+    FastNet,
     MnistKitError,
     Recognizer,
     Split,
@@ -24,6 +25,7 @@ from mnist_kit import (
     save_weights,
 )
 from mnist_kit.checkpoints import Checkpoints
+from mnist_kit.errors import ModelError, TrainingError, WeightsError
 from mnist_kit.files import home_folder
 from mnist_kit.recipes import Recipe
 
@@ -86,6 +88,54 @@ def test_arguments_of_fit_and_evaluate(tiny, value, argument):
     if argument == "checkpoint" and value is None:
         return
     answers(lambda: fit(model, tiny, **options), lambda: evaluate(model, tiny.test, "cpu", batch_size=value))
+
+
+NO_MODELS = [None, FastNet, "FastNet", small_model().state_dict(), lambda images: images]
+NOT_READY = [small_model().to("meta"), torch.nn.LazyLinear(10), torch.nn.LazyBatchNorm2d(affine=False)]
+
+
+@pytest.mark.parametrize("model", [*NO_MODELS, *NOT_READY])
+def test_what_is_no_model_or_has_no_numbers_yet(tiny, model):
+    save_weights(small_model(), "x")
+    uses = [lambda: save_weights(model, "y")]
+    uses += [lambda: load_weights("x", model)] if model is not None else []
+    uses += (
+        [lambda: evaluate(model, tiny.test, "cpu")]
+        if not isinstance(model, torch.nn.modules.lazy.LazyModuleMixin)
+        else []
+    )
+    for use in uses:
+        with pytest.raises(ModelError, match="the model "):
+            use()
+    assert not (home_folder() / "weights" / "y.safetensors").exists()
+
+
+@pytest.mark.parametrize("digits", [None, "mnist", (1, 2), "train"])
+def test_what_are_no_digits_and_no_split(tiny, digits):
+    digits = tiny.train if digits == "train" else digits
+    with pytest.raises(TrainingError, match="fit takes Digits"):
+        fit(small_model(), digits, BRIEF, device="cpu")
+    with pytest.raises(TrainingError, match="evaluate takes a Split"):
+        evaluate(small_model(), tiny if digits is tiny.train else digits, "cpu")
+
+
+circle = []
+circle.append(circle)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("accuracy", value) for value in ("abc", [0.5], 1j, torch.ones(2), np.ones(2))),
+        *(("recipe", value) for value in ("quick", BRIEF.as_dict(), 5)),
+        *(("note", value) for value in (circle, {(1, 2): 3})),
+        *(("temperature", value) for value in (0, -1, torch.nan, "warm", None)),
+    ],
+)
+def test_what_cannot_be_told_of_weights(argument, value):
+    with pytest.raises(WeightsError, match=argument):
+        save_weights(small_model(), "x", **{argument: value})
+    assert not home_folder().exists()
 
 
 shapes = st.sampled_from(

@@ -1,17 +1,21 @@
+import contextlib
 import json
 import random
+from datetime import date
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from mnist_kit import paper
-from mnist_kit.checkpoints import load_weights, save_weights, weights_about, weights_path
+from mnist_kit.checkpoints import _crc32, load_weights, save_weights, weights_about, weights_path
 from mnist_kit.errors import ModelError, WeightsError
 from mnist_kit.files import REFERENCE
 from mnist_kit.models import MODELS, Net, make_model
 from mnist_kit.recipes import SMALL
+from mnist_kit.recognizer import Recognizer
 from mnist_kit.training import as_input, evaluate
 
 SHIPPED = REFERENCE / "class-mnist.safetensors"
@@ -66,9 +70,15 @@ def test_what_is_known_of_weights():
     }
 
 
+def test_what_json_does_not_know_is_told_as_text_or_numbers(tmp_path):
+    save_weights(small(), "mine", data=np.float32(1), when=date(2024, 2, 29), where=tmp_path, counts=torch.ones(2))
+    told = {"data": 1.0, "when": "2024-02-29", "where": str(tmp_path), "counts": [1.0, 1.0]}
+    assert weights_about("mine").items() >= told.items()
+
+
 def write_weights(home, tensors: dict[str, torch.Tensor], **metadata: str) -> None:
     folder = home / "weights"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "odd.safetensors").write_bytes(save(tensors, metadata))
 
 
@@ -94,6 +104,61 @@ def test_weights_of_another_model_name_the_tensor_and_change_nothing(home, chang
     with pytest.raises(WeightsError, match=rf"odd\.safetensors: .*{message}"):
         load_weights("odd", model)
     assert same(model, before) and model.training
+
+
+def normed() -> nn.Module:
+    """With running averages, and a mask of −inf, which is a constant."""
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(784, 10))
+    model.register_buffer("mask", torch.tensor([-torch.inf, 0]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("2.weight", torch.nan),
+        ("2.bias", torch.inf),
+        ("2.weight", 1e300),
+        ("0.running_mean", torch.inf),
+        ("0.running_var", torch.nan),
+        ("mask", torch.nan),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused_but_where_the_model_s_are_not(home, key, value):
+    tensors, model = snapshot(normed()), normed()
+    write_weights(home, tensors)
+    assert same(load_weights("odd", model), tensors)
+    write_weights(home, tensors | {key: torch.full(tensors[key].shape, value, dtype=torch.float64)})
+    with pytest.raises(WeightsError, match=f"'{key}' holds numbers that are not finite"):
+        load_weights("odd", model)
+    assert same(model, tensors)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        *(("settings", text) for text in ("[1]", "5", "no JSON")),
+        *(("temperature", text) for text in ("0", "-1", "NaN", "Infinity", "null", "[1]", '"x"')),
+        *(("threshold", text) for text in ("NaN", "null", '"x"')),
+    ],
+)
+def test_a_description_that_nothing_can_be_computed_with(home, key, text):
+    write_weights(home, snapshot(small()), **{key: text})
+    for use in (lambda: load_weights("odd"), lambda: weights_about("odd"), lambda: Recognizer.load("odd")):
+        with pytest.raises(WeightsError, match=f"its {key} cannot be"):
+            use()
+
+
+def test_a_changed_description_is_noticed_and_older_checksums_are_known(home):
+    path = save_weights(small(), "mine", SMALL, accuracy=0.5, data="mnist")
+    content, about = path.read_bytes(), weights_about("mine")
+    for position in range(content.index(b"__metadata__"), content.index(b"1.weight"), 7):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        with contextlib.suppress(WeightsError):
+            assert weights_about("mine").items() >= about.items()  # at most the checksum has another name
+    tensors = snapshot(small())
+    write_weights(home, tensors, crc32=str(_crc32(tensors)), accuracy="0.5")
+    assert weights_about("odd")["accuracy"] == 0.5
 
 
 def test_weights_of_an_unknown_class(home):

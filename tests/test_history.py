@@ -49,12 +49,12 @@ def test_a_missing_column_is_named():
         History(history.steps, history.epochs, [1])
 
 
-floats = st.floats(allow_infinity=False)
+floats, shares = st.floats(allow_infinity=False), st.just(math.nan) | st.floats(0, 1)
 
 
 @given(
     steps=st.lists(st.tuples(st.integers(1, 40), floats, floats), min_size=1, max_size=60),
-    epochs=st.lists(st.lists(floats, min_size=7, max_size=7), max_size=5),
+    epochs=st.lists(st.tuples(*(shares if "accuracy" in name else floats for name in list(EPOCHS)[1:])), max_size=5),
     about=st.dictionaries(st.text(max_size=8).filter(lambda key: key != "source"), st.integers() | st.text(max_size=8)),
 )
 def test_save_and_load_give_the_same_run(steps, epochs, about):
@@ -73,6 +73,10 @@ def test_save_and_load_give_the_same_run(steps, epochs, about):
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        ("steps.loss", lambda values: np.float64(5)),
+        ("steps.step", lambda values: -values),
+        ("steps.step", lambda values: values > 3),
+        ("epochs.val_accuracy", lambda values: values + 8),
         ("steps.loss", lambda values: values[:2]),
         ("steps.loss", lambda values: values + 1j),
         ("steps.step", lambda values: values.astype(str)),
@@ -89,6 +93,33 @@ def test_a_file_with_other_columns_is_refused(name, change):
     np.savez(path, **{**columns, name: change(columns[name])})
     with pytest.raises(HistoryError, match=r"run\.npz is not a history, or it is damaged"):
         load_history("run")
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("loss", [1j] * 6),
+        ("loss", ["a"] * 6),
+        ("loss", [None] * 6),
+        ("loss", [True] * 6),
+        ("step", [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]),
+        ("step", [2, 3, 4, 5, 6, 7]),
+        ("val_accuracy", [None, None]),
+        ("val_accuracy", [98.5, 99.0]),
+    ],
+)
+def test_columns_that_are_not_what_they_should_be_are_not_saved(home, column, values):
+    history = made_history()
+    (history.steps if column in history.steps else history.epochs)[column] = values
+    with pytest.raises(HistoryError, match=rf"cannot be saved.*{column}"):
+        save_history(history)
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("use", [lambda: save_history(None), lambda: save_history({}), lambda: History(None, None)])
+def test_what_is_no_history(use):
+    with pytest.raises(HistoryError, match="history"):
+        use()
 
 
 def test_damage_is_told_or_harmless():
@@ -127,7 +158,7 @@ def test_the_reference_run_is_the_papers_recipe():
 
 
 def test_what_cannot_be_saved_is_told():
-    with pytest.raises(HistoryError, match="JSON"):
+    with pytest.raises(HistoryError, match="as JSON"):
         save_history(made_history(**{"circle": (circle := {}), "json": circle.update(circle=circle)}))
 
 

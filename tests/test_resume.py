@@ -247,6 +247,23 @@ def test_beginning_anew_sets_aside_the_run_that_got_further(tiny, home):
     assert_same_run(train(tiny, resume=True, name="run/before"), plain(tiny, ONE_CYCLE))
 
 
+def test_the_name_of_an_earlier_run_is_for_resuming_it_and_not_while_another_may_replace_it(tiny, home):
+    for resume in (False, True):
+        with pytest.raises(CheckpointError, match=r"before is where an earlier run is kept"):
+            train(tiny, name="run/before", resume=resume)
+    assert not home.exists()
+    train(tiny, ONE_CYCLE, StopAt(7))
+    train(tiny, ONE_CYCLE, StopAt(2))
+
+    class Another(Callback):
+        def on_step(self, run):
+            with pytest.raises(CheckpointError, match="trains under the name 'run' now"):
+                train(tiny)
+
+    train(tiny, ONE_CYCLE, Another(), resume=True, name="run/before")
+    assert kept(home, "run/before") == ["step-000000011.pt", "step-000000012.pt"]
+
+
 def test_a_run_that_cannot_begin_leaves_the_earlier_one_to_go_on_from(tiny, home):
     train(tiny, ONE_CYCLE, StopAt(7))
     before = kept(home)
