@@ -7,6 +7,7 @@ import signal
 import sys
 from ast import literal_eval
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -36,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0; with a line on stderr 130 when it was stopped, 2 for bad input or a
     command that failed.
     """
+    for stream in (sys.stdout, sys.stderr):  # a pipe may know no more than ASCII
+        with suppress(AttributeError):  # none at all, or another's
+            stream.reconfigure(errors="replace")
     parser = argparse.ArgumentParser(prog="python -m mnist_kit", description="What mnist_kit can do in a shell.")
     commands = parser.add_subparsers(title="commands", metavar="command", required=True)
     add_train(commands)
@@ -151,7 +155,7 @@ def parse_setting(text: str) -> tuple[str, object]:
         raise RecipeError(f"--set takes a name and a value, as in epochs=3, not {text!r}")
     try:
         return name, literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: of a thousand brackets or signs
         return name, value
 
 

@@ -106,12 +106,15 @@ def world() -> World:
 def join(patience: timedelta | None = None) -> World:
     """Meet the other processes of `torchrun`. patience: how long to wait for one that does not answer (30 minutes).
 
-    Raises TrainingError when the environment does not say where they are.
+    Raises TrainingError when the environment does not say where they are, or which of them this one is.
     """
     if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return World()
     if not dist.is_initialized():
         try:
+            rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            if not 0 <= rank < size:  # the others would be waited for in vain
+                raise ValueError(f"RANK={rank} is none of WORLD_SIZE={size}")
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=patience)
         except ValueError as error:
             raise TrainingError(f"the other processes cannot be found ({error}): start them with torchrun") from error

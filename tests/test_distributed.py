@@ -13,7 +13,8 @@ import torch
 from conftest import PROJECT, plain_model
 from safetensors.torch import load_file
 
-from mnist_kit.distributed import World
+from mnist_kit.distributed import World, join
+from mnist_kit.errors import TrainingError
 from mnist_kit.history import load_history
 from mnist_kit.recipes import Recipe
 from mnist_kit.training import fit
@@ -163,6 +164,14 @@ def test_ctrl_c_stops_all_after_the_same_step(torchrun, home):
     output = process.communicate(timeout=120)[0]
     assert process.returncode != 0 and "stopped; the same command with --resume continues" in output
     assert "lost contact" not in output
+
+
+@pytest.mark.parametrize(("rank", "size"), [("5", "2"), ("2", "2"), ("-1", "2"), ("0", "0"), ("0", "-1"), ("x", "2")])
+def test_a_rank_that_is_none_of_the_processes_is_told_at_once(monkeypatch, rank, size):
+    for name, value in {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match="start them with torchrun"):
+        join()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

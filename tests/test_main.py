@@ -1,6 +1,10 @@
+import os
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
-from conftest import StopAt, small_model
+from conftest import PROJECT, StopAt, small_model
 
 from mnist_kit import __main__ as main
 from mnist_kit.checkpoints import load_weights, weights_about
@@ -127,6 +131,18 @@ def test_a_seed_that_fails_keeps_the_others_from_nothing(data, home, capsys, mon
     table = pd.read_csv(home / "runs" / "brief-mnist-seeds.csv")
     assert list(table["seed"]) == [0, 1, 2] and list(table["val_accuracy"].isna()) == [False, True, False]
     assert "seed 1 failed: it went wrong" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sign", ["-", "[", "9"])
+def test_a_setting_too_deep_to_be_read_is_text(sign):
+    assert main.parse_setting(f"epochs={sign * 5_000}") == ("epochs", sign * 5_000)
+
+
+def test_a_pipe_that_knows_ascii_only_gets_the_help():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "mnist_kit", "train", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=PROJECT)
+    assert told.returncode == 0 and "torchrun" in told.stdout and not told.stderr
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1-", "0-3-5", "1.5", "0-99999999999"])
