@@ -14,7 +14,7 @@ from datetime import timedelta
 import pandas as pd
 import torch
 
-from mnist_kit import reading
+from mnist_kit import export, reading
 from mnist_kit.checkpoints import Checkpoints, check_name, save_weights
 from mnist_kit.data import SOURCES, load_mnist
 from mnist_kit.device import as_device
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="command", required=True)
     add_train(commands)
     reading.add_command(commands)
+    export.add_command(commands)
     options = parser.parse_args(arguments)
     try:
         # Stop as Ctrl+C does: a scheduler, or the end of a remote session, says it with these.
