@@ -136,7 +136,7 @@ BAD = {
     "all frozen": (lambda: small_model().requires_grad_(False), "no parameters to train"),
     "half": (lambda: small_model().half(), "float16.*model.float"),
     "bfloat16": (lambda: small_model().bfloat16(), "bfloat16.*model.float"),
-    "two dtypes": (lambda: nn.Sequential(small_model(), nn.Linear(10, 10).double()), "float32, .*float64"),
+    "two dtypes": (lambda: nn.Sequential(small_model(), nn.Linear(10, 10).double()), "float32.*float64"),
     "complex weights": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10, dtype=torch.complex64)), "complex64"),
     "meta": (lambda: small_model().to("meta"), '"meta"'),
     "a meta buffer": (
