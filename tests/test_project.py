@@ -54,12 +54,18 @@ def test_a_notebook_reads_well(path):
     assert str(PROJECT) not in text
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     lengths = sorted(len("".join(cell["source"]).splitlines()) for cell in code)
-    assert lengths[len(lengths) // 2] <= 5
-    assert lengths[-1] <= 25
+    assert lengths[len(lengths) // 2] <= 4 and lengths[int(0.9 * (len(lengths) - 1))] <= 12 and lengths[-1] <= 25
+    assert len(text) < 600_000
     outputs = [output for cell in code for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "run it: make notebooks"
     prose = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    assert len(" ".join(prose).split()) >= 6 * sum(lengths)
+    for cell in code:
+        printed = ["".join(output.get("text", "")) for output in cell["outputs"] if output["output_type"] == "stream"]
+        assert max(map(len, "\n".join(printed).splitlines()), default=0) <= 120
+        if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
+            assert len(cell["metadata"].get("alt", "")) >= 30, "a picture needs a description: metadata.alt of its cell"
     if path in NOTEBOOKS:
         assert "What you will learn" in prose[0]
         assert "What we saw" in prose[-1] or "What we saw" in prose[-2]
