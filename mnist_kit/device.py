@@ -53,11 +53,12 @@ def device_name(device: torch.device) -> str:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether `device` has instructions for bfloat16: a CUDA GPU since 2020, a processor with AVX512-BF16 or AMX.
 
-    Others take longer for it than for float32.
+    Others take longer for it than for float32. ONEDNN_MAX_CPU_ISA=AVX2 makes a processor behave as an older one.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    there = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cpu" and there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def as_input(images: Tensor) -> Tensor:

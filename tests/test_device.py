@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import torch
 from torchvision.transforms.functional import to_tensor
 
@@ -9,3 +13,10 @@ def test_images_go_in_as_totensor_makes_them(tiny):
     before = images.clone()
     assert torch.equal(as_input(images)[0], to_tensor(images[0, 0].numpy()))
     assert torch.equal(images, before)
+
+
+def test_bfloat16_is_not_used_where_onednn_may_not():
+    program = "import torch; from mnist_kit.device import has_bfloat16; print(has_bfloat16(torch.device('cpu')))"
+    settings = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    answer = subprocess.run([sys.executable, "-c", program], env=settings, capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
