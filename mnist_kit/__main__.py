@@ -89,8 +89,8 @@ def train(options: argparse.Namespace) -> int:
     recipe = recipe.but(**dict(parse_setting(text) for text in options.settings))
     name = options.name or f"{recipe.name}-{options.data}"
     check_name(name)  # now, not after an hour of training
-    network = options.model or recipe.network
-    make_model(network)
+    recipe = recipe.but(network=options.model or recipe.network)
+    make_model(recipe.network)
     digits = processes.from_first(lambda: make_digits() if options.data == "synthetic" else load_mnist(options.data))
 
     def run(name: str, recipe: Recipe, saves: bool, title: str = "") -> pd.DataFrame | None:
@@ -98,7 +98,7 @@ def train(options: argparse.Namespace) -> int:
         if options.resume and saves and not Checkpoints(name).states():
             print(f"there is no checkpoint {name!r} yet: starting with the first step", file=sys.stderr)
         torch.manual_seed(recipe.seed)
-        model = make_model(network)
+        model = make_model(recipe.network)
         progress = ProgressLine(title=title)
         history = fit(model, digits, recipe, progress, device, name, options.every, options.resume)
         if history.about["interrupted"]:

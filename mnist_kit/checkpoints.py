@@ -6,7 +6,6 @@ not been stopped: the `state_dict`s of its parts, as `torch.save` writes them, b
 
 import io
 import json
-import math
 import os
 import pickle
 import shutil
@@ -42,8 +41,8 @@ DESCRIPTION = ("model", "recipe", "accuracy", "data")  # what `weights_about` te
 # What is computed with, where weights tell it: whether a value makes sense.
 _WANTED = {
     "settings": lambda value: isinstance(value, dict | None),
-    "temperature": lambda value: isinstance(value, int | float) and 0 < value < math.inf,
-    "threshold": lambda value: isinstance(value, int | float) and math.isfinite(value),
+    "temperature": lambda value: isinstance(value, int | float) and 0 < value < 1e9,
+    "threshold": lambda value: isinstance(value, int | float) and abs(value) < 1e9,
 }
 CHECKSUMS = "crc32 of each"  # value of the metadata; older files have the one of the tensors only
 KEPT = 2  # checkpoints per run
@@ -83,7 +82,9 @@ def save_weights(
     metadata["crc32"] = str(_crc32(tensors))
     metadata[CHECKSUMS] = json.dumps({key: zlib.crc32(text.encode()) for key, text in metadata.items()})
     path = home_folder() / "weights" / f"{name}.safetensors"
-    _described(path, metadata)  # what could not be loaded is not saved
+    _described(path, metadata)
+    if not all(parameter.isfinite().all() for parameter in unwrapped(model).parameters()):
+        raise WeightsError(f"{name!r} is not saved: the weights hold numbers that are not finite. Train again.")
     keep_better(path, accuracy or 0.0, _accuracy)
     return write_atomically(path, save(tensors, metadata))
 
@@ -172,7 +173,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
         changed = any(zlib.crc32(metadata.get(key, "").encode()) != crc32 for key, crc32 in sums.items())
         if changed or metadata.pop("crc32", None) not in (None, str(_crc32(tensors))):
             raise ValueError("its checksum differs")
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: is damaged or no safetensors file ({error}). Train and save again.") from error
     return tensors, _described(path, metadata)
 
@@ -183,7 +184,7 @@ def _described(path: Path, metadata: dict[str, str]) -> dict:
     for key, text in metadata.items():
         try:
             about[key] = json.loads(text)
-        except ValueError:  # other tools write text
+        except (ValueError, RecursionError):  # other tools write text
             about[key] = text
     for key, makes_sense in _WANTED.items():
         if key in about and not makes_sense(about[key]):

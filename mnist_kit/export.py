@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from mnist_kit.device import computing
-from mnist_kit.errors import ExportError
+from mnist_kit.errors import ExportError, RecognizerError
 from mnist_kit.files import write_atomically
 from mnist_kit.framing import DIGIT_SIDE, SIDE
 from mnist_kit.ink import MAX_SIDE
@@ -27,6 +28,7 @@ from mnist_kit.recognizer import DIGITS, Recognizer
 
 OPSET = 20  # of ONNX: what ONNX Runtime has understood since 1.17, of January 2024
 RUNTIME = "onnxruntime-web@1.30.0"  # the npm package of ONNX Runtime Web, Microsoft, MIT licence
+PACKAGE, SCRIPT, WASM = "package.json", "dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"  # in it
 PAGE = Path(__file__).with_name("page.html")
 
 
@@ -47,7 +49,10 @@ def export_page(recognizer: Recognizer, path: Path | str, runtime: Path | str | 
     Web are inside. runtime: the unpacked npm package `onnxruntime-web`, if it is here already; None: npm fetches it.
     Raises what `export` does, and ExportError where there is no such package.
     """
-    model = _as_onnx(recognizer)
+    return write_atomically(Path(path), _page(recognizer, _as_onnx(recognizer), runtime))
+
+
+def _page(recognizer: Recognizer, model: bytes, runtime: Path | str | None) -> bytes:
     if runtime is None:
         with tempfile.TemporaryDirectory() as folder:
             script, wasm = _runtime(_fetched(Path(folder)))
@@ -58,9 +63,9 @@ def export_page(recognizer: Recognizer, path: Path | str, runtime: Path | str | 
         model=base64.b64encode(model).decode(),
         wasm=base64.b64encode(gzip.compress(wasm, mtime=0)).decode(),
         runtime=script,
-        settings=json.dumps({"threshold": recognizer.threshold}),
+        settings=json.dumps({"threshold": float(recognizer.threshold)}),
     )
-    return write_atomically(Path(path), page.encode())
+    return page.encode()
 
 
 def add_command(commands) -> None:
@@ -74,20 +79,22 @@ def add_command(commands) -> None:
 
 def _run(options) -> int:
     recognizer = Recognizer.load(options.weights)
-    print(export(recognizer, options.folder / "digits.onnx"))
-    print(export_page(recognizer, options.folder / "digits.html", options.runtime))
+    model = _as_onnx(recognizer)
+    print(write_atomically(options.folder / "digits.onnx", model))
+    print(write_atomically(options.folder / "digits.html", _page(recognizer, model, options.runtime)))
     return 0
 
 
 def _as_onnx(recognizer: Recognizer) -> bytes:
     import onnx  # half a second that only this needs
 
-    portable = Portable(recognizer).eval()
     sides = {0: Dim("height", min=2, max=MAX_SIDE), 1: Dim("width", min=2, max=MAX_SIDE)}
-    example = torch.zeros(30, 40)
-    example[5:20, 10:15] = 255
-    with warnings.catch_warnings(), torch.inference_mode(False):
+    # Whatever the defaults of the program are, the file is of float32.
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.device("cpu"):
         warnings.simplefilter("ignore")  # of the exporter's own inside
+        portable = Portable(recognizer).eval()
+        example = torch.zeros(30, 40, dtype=torch.float32)
+        example[5:20, 10:15] = 255
         try:
             program = torch.onnx.export(
                 portable,
@@ -100,7 +107,8 @@ def _as_onnx(recognizer: Recognizer) -> bytes:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise ExportError(f"torch cannot export a {type(recognizer.model).__name__} to ONNX: {error}") from error
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ExportError(f"torch cannot export a {type(recognizer.model).__name__} to ONNX: {reason}") from error
     model = program.model_proto
     onnx.helper.set_model_props(model, {"threshold": repr(float(recognizer.threshold)), "source": "mnist_kit"})
     return model.SerializeToString()
@@ -109,25 +117,30 @@ def _as_onnx(recognizer: Recognizer) -> bytes:
 def _fetched(folder: Path) -> Path:
     """The npm package of `RUNTIME`, unpacked into `folder`."""
     try:
-        subprocess.run(["npm", "pack", RUNTIME], cwd=folder, check=True, capture_output=True, timeout=600)
+        npm = shutil.which("npm") or "npm"  # on Windows it is npm.cmd
+        subprocess.run([npm, "pack", RUNTIME], cwd=folder, check=True, capture_output=True, timeout=600)
         with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-            archive.extractall(folder, filter="data")
-    except (OSError, subprocess.SubprocessError, StopIteration, tarfile.TarError) as error:
-        message = f"npm could not fetch {RUNTIME} ({error}): install Node.js, or give `runtime` a folder that has it"
-        raise ExportError(message) from error
+            parts = [archive.getmember(f"package/{name}") for name in (PACKAGE, SCRIPT, WASM)]
+            archive.extractall(folder, parts, filter="data")
+    except (OSError, subprocess.SubprocessError, StopIteration, tarfile.TarError, KeyError) as error:
+        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().splitlines()
+        message = f"npm could not fetch {RUNTIME} ({' '.join([str(error), *said[:2]])}): install Node.js, or give"
+        raise ExportError(f"{message} `runtime` a folder that has it") from error
     return folder / "package"
 
 
 def _runtime(package: Path) -> tuple[str, bytes]:
     """ONNX Runtime Web as a script that sets the global `ort`, and its WebAssembly."""
     try:
-        script = (package / "dist" / "ort.wasm.bundle.min.mjs").read_text(encoding="utf-8")
-        wasm = (package / "dist" / "ort-wasm-simd-threaded.wasm").read_bytes()
-    except OSError as error:
+        version = json.loads((package / PACKAGE).read_text(encoding="utf-8"))["version"]
+        script, wasm = (package / SCRIPT).read_text(encoding="utf-8"), (package / WASM).read_bytes()
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{package} is not the npm package of {RUNTIME}: {error}") from error
     # A page opened from the disk may import no module: what this one exports becomes a global object instead.
-    body, _, exported = script.partition("export{")
+    body, _, exported = script.rpartition("export{")
     names = re.sub(r"([\w$]+) as ([\w$]+)", r"\2:\1", exported.partition("}")[0])
+    if RUNTIME.rpartition("@")[2] != version or "InferenceSession" not in names or "</script" in script:
+        raise ExportError(f"{package} is of version {version}; the page is made for {RUNTIME}")
     return f"{body}globalThis.ort={{{names}}};", wasm
 
 
@@ -144,11 +157,17 @@ class Portable(nn.Module):
         super().__init__()
         if not isinstance(recognizer.model, nn.Module) or recognizer.framing != "mnist":
             raise ExportError("only a network that is shown digits framed as MNIST's can be exported")
+        try:
+            recognizer.predict_images(torch.zeros(1, 1, SIDE, SIDE))
+        except RecognizerError as error:
+            raise ExportError(f"the network cannot be exported: {error}") from error
         reader = Recognizer.load()  # says what is no digit, where the model does not
         with computing:
             self.model = deepcopy(unwrapped(recognizer.model)).cpu().float()
         self.reader = reader.model
-        self.register_buffer("temperatures", torch.tensor([recognizer.temperature, reader.temperature]))
+        self.register_buffer(
+            "temperatures", torch.tensor([recognizer.temperature, reader.temperature], dtype=torch.float32)
+        )
 
     def forward(self, raster: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         image = frame(raster)

@@ -135,7 +135,8 @@ def _table(arrays: Mapping[str, np.ndarray], name: str, types: dict[str, type]) 
     columns = {}
     for column, kind in types.items():
         values = np.asarray(arrays[f"{name}.{column}"])
-        if values.ndim != 1 or values.dtype == bool or not np.can_cast(values.dtype, kind, "same_kind"):
+        fits = values.dtype != bool and np.can_cast(values.dtype, kind, "same_kind")
+        if values.ndim != 1 or (len(values) and not fits):  # an empty column may be of any type
             raise TypeError(f"{name}.{column} has to be {kind.__name__} (n,), not {values.dtype} {values.shape}")
         columns[column] = values = values.astype(kind)
         if column == "step" and (values != np.arange(1, len(values) + 1)).any():

@@ -151,7 +151,7 @@ def plot_pixel_statistics(images) -> Figure:
     grey.stairs(counts / pictures.size, edges / top, fill=True, color=LOSS)
     grey.set(title="Grey values", xlabel="value (0 paper, 1 ink)", ylabel="share of pixels", yscale="log")
     ink.hist(pictures.mean((1, 2)) / top, bins=60, color=ACCURACY)
-    ink.set(title="Ink of an image", xlabel="mean value of its pixels", ylabel="images")
+    ink.set(title="Brightness of an image", xlabel="mean value of its pixels", ylabel="images")
     for ax, values, title in ((mean, pictures.mean(0), "Mean"), (spread, pictures.std(0), "Standard deviation")):
         shown = ax.imshow(values / top, cmap="magma")
         ax.set(title=f"{title} of each pixel", xticks=[], yticks=[])

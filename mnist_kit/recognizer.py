@@ -160,7 +160,7 @@ def _reader() -> Recognizer:
 def _checked_images(images) -> Tensor:
     """Images as float32 (N, 1, 28, 28) on the CPU. Raises ImageError."""
     try:
-        images = torch.as_tensor(images, device=getattr(images, "device", "cpu")).detach()
+        images = (images if isinstance(images, Tensor) else torch.as_tensor(images, device="cpu")).detach()
         scale = 255 if images.dtype == torch.uint8 else 1
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise TypeError(f"their type is {images.dtype}")

@@ -397,11 +397,12 @@ class Run:
             shape, shapes = parameters[number].shape, {key: tensor.shape for key, tensor in tensors.items()}
             if shapes != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
                 raise ValueError(f"the optimizer's averages of parameter {number} are {shapes}")
-        groups, schedule = state["optimizer"]["param_groups"], state["scheduler"]
-        ours = [*self.optimizer.state_dict()["param_groups"], self.scheduler.state_dict()]
-        for own, other in zip(ours, [*groups, schedule], strict=True):
-            if own.keys() - other.keys():
-                raise ValueError(f"no {', '.join(sorted(own.keys() - other.keys()))}")
+        # Other keys came with newer versions of PyTorch, which fill them in.
+        group, schedule = {"params", "lr", "initial_lr", "betas", "eps", "weight_decay"}, {"last_epoch", "_step_count"}
+        needed = [*((group, own) for own in state["optimizer"]["param_groups"]), (schedule, state["scheduler"])]
+        for keys, found in needed:
+            if keys - found.keys():
+                raise ValueError(f"no {', '.join(sorted(keys - found.keys()))}")
 
     def _require_same(self, identity: dict, name: str) -> None:
         theirs = identity | {"recipe": Recipe.completed(identity["recipe"])}

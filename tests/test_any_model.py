@@ -399,6 +399,14 @@ def test_a_checkpoint_that_lacks_something_is_refused(tiny, change):
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in own.items())
 
 
+def test_a_checkpoint_of_another_version_of_pytorch_resumes(tiny):
+    whole = fit(small_model(), tiny, BRIEF, device="cpu")
+    fit(small_model(), tiny, BRIEF, StopAt(6), "cpu", checkpoint="run")
+    forge(lambda state: [group.pop("decoupled_weight_decay") for group in state["optimizer"]["param_groups"]])
+    resumed = fit(small_model(1), tiny, BRIEF, device="cpu", checkpoint="run", resume=True)
+    assert list(resumed.steps["loss"]) == list(whole.steps["loss"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_sigterm_and_sighup_write_a_checkpoint_and_then_do_what_they_do(tiny, number):
     class Signal(Callback):

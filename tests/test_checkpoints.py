@@ -245,3 +245,13 @@ def test_a_model_with_settings_of_its_own_is_made_again(monkeypatch):
     assert loaded.width == 7 and torch.equal(loaded[1].weight, model[1].weight)
     with pytest.raises(ModelError, match="cannot be made with"):
         make_model("Sized", size=7)
+
+
+def test_weights_that_are_not_finite_are_not_saved(home):
+    model = nn.Linear(784, 10)
+    save_weights(model, "good")
+    before = (home / "weights" / "good.safetensors").read_bytes()
+    next(model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(WeightsError, match="not finite"):
+        save_weights(model, "good")
+    assert (home / "weights" / "good.safetensors").read_bytes() == before

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from mnist_kit.errors import ExportError, StorageError
 from mnist_kit.export import OPSET, Portable, export, export_page, frame
@@ -63,12 +64,25 @@ def test_what_cannot_be_exported(tmp_path):
     for recognizer in (Recognizer(lambda image: [0.1] * 10), Recognizer.load(framing="paper")):
         with pytest.raises(ExportError, match="network that is shown digits framed as MNIST"):
             export(recognizer, tmp_path / "digits.onnx")
+    for wrong in (nn.Conv2d(1, 10, 28), nn.Sequential(nn.Flatten(), nn.Linear(784, 9))):
+        with pytest.raises(ExportError, match="the network cannot be exported"):
+            export(Recognizer(wrong), tmp_path / "digits.onnx")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         export(Recognizer.load(), tmp_path / "file" / "digits.onnx")
     with pytest.raises(ExportError, match="is not the npm package"):
         export_page(Recognizer.load(), tmp_path / "digits.html", runtime=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_the_defaults_of_the_program_make_no_difference(tmp_path, monkeypatch):
+    plain = export(Recognizer.load(), tmp_path / "plain.onnx").read_bytes()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert export(Recognizer.load(), tmp_path / "other.onnx").read_bytes() == plain
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_without_npm_it_says_what_to_install(tmp_path, monkeypatch):

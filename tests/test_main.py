@@ -64,6 +64,7 @@ def test_the_network_is_the_recipe_s_unless_another_is_named(data, home, monkeyp
     monkeypatch.setattr(main, "make_model", lambda name: made.append(name) or small_model())
     assert main.main(["train", *arguments, "--set", "epochs=1", "--set", "batch_size=50", "--device", "cpu"]) == 0
     assert set(made) == {network}
+    assert load_history(f"{arguments[1]}-mnist").about["recipe"]["network"] == network
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def run_in_place(notebooks: list[Path]) -> bool:
             write_atomically(path, nbformat.writes(notebook).encode())
         for figure in Path(home).glob("figs/*/*.png"):  # what README shows; not the run just made
             shown = PROJECT / "figs" / "reference" / figure.name
-            if shown.exists() and figure.parent.name != "quick-mnist":
+            if shown.exists() and figure.parent.name in ("reference", "mnist"):
                 shutil.copy(figure, shown)
     return True
 

@@ -7,17 +7,19 @@ import pytest
 from browser.conftest import ARTEFACTS, needs_chromium
 from mnist_kit import Recognizer, sample_drawing
 from mnist_kit.errors import ExportError
-from mnist_kit.export import export_page
+from mnist_kit.export import _fetched, export_page
 
 pytestmark = [needs_chromium, pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")]
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
     try:
-        return export_page(Recognizer.load(), tmp_path_factory.mktemp("page") / "a page.html").as_uri()
+        runtime = _fetched(folder)
     except ExportError as error:
         pytest.skip(str(error))  # npm is here and its registry is not
+    return export_page(Recognizer.load(), folder / "a page.html", runtime).as_uri()
 
 
 @pytest.fixture
@@ -70,8 +72,15 @@ def test_a_hand_draws_on_it(offline):
     page.screenshot(path=ARTEFACTS / "page-dark.png")
     page.keyboard.press("Control+z")
     expect("draw on the left")
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.keyboard.press("Control+z")  # while the pen is down
+    page.mouse.move(box["x"] + 90, box["y"] + 90)
+    page.mouse.up()
+    expect("draw on the left")
     draw((200, 200), (202, 200))
     expect("a little larger, please")
+    page.keyboard.press("Meta+c")
     page.keyboard.press("c")
     expect("draw on the left")
     draw((200, 80), (200, 330))
