@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
 
-from mnist_kit import MnistKitError, load_history, load_mnist
+from mnist_kit import MnistKitError, best_device, load_history, load_mnist, recipe_for
 from mnist_kit.files import figures_folder, home_folder, project_folder, write_atomically
 
 PROJECT = project_folder()
@@ -126,7 +126,8 @@ def smaller(png: str) -> str:
 def print_results(seconds: float) -> None:
     """What the series made: the run that was trained last, and where everything is."""
     home = home_folder()
-    latest = max((home / "runs").glob("*.npz"), key=lambda path: path.stat().st_mtime, default=None)
+    recipe = recipe_for(best_device()).name  # the run of notebook 3 is called after it
+    latest = max((home / "runs").glob(f"{recipe}-*.npz"), key=lambda path: path.stat().st_mtime, default=None)
     if latest is None:
         return
     history = load_history(latest.stem)
