@@ -12,7 +12,7 @@ export MNIST_KIT_HOME := $(shell $(PYTHON) -c 'import os; print(os.path.abspath(
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab notebooks bench bench-tried bench-accuracy bench-pad measure clean
+.PHONY: help run test lab notebooks html bench bench-tried bench-accuracy bench-pad measure clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -32,6 +32,10 @@ lab: .venv/ready  ## open JupyterLab on the notebooks (127.0.0.1, with its token
 
 notebooks: .venv/ready  ## execute the notebooks in place, to be committed
 	@$(BIN)/python tools/series.py --in-place
+
+html: .venv/ready  ## the notebooks as pages of HTML, pictures described, in data/html/
+	@$(BIN)/jupyter nbconvert --to html --TemplateExporter.extra_template_basedirs=tools --template described \
+		--output-dir data/html notebooks/*.ipynb
 
 bench: .venv/ready  ## measure training beside its floor and its rivals, and the small things
 	@$(BIN)/python -m benchmarks.speed

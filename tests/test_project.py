@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 from conftest import PROJECT
+from nbconvert import HTMLExporter
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 ANSWERS = sorted((PROJECT / "notebooks" / "answers").glob("*.ipynb"))
@@ -79,6 +80,12 @@ def test_every_exercise_has_its_answer(path):
     numbers = re.findall(r"^(\d+)\. ", exercises, flags=re.M)
     assert re.findall(r"^## Exercise (\d+)$", prose_of(path), flags=re.M) == numbers
     assert f"(answers/{path.name})" in exercises
+
+
+def test_as_html_every_picture_has_its_description():
+    exporter = HTMLExporter(extra_template_basedirs=[str(PROJECT / "tools")], template_name="described")
+    page, _ = exporter.from_filename(PROJECT / "notebooks" / "11_what_it_looks_at.ipynb")
+    assert page.count("<img alt=") >= 10 and "No description has been provided" not in page
 
 
 GLOSSARY = PROJECT / "notebooks" / "GLOSSARY.md"
