@@ -72,8 +72,8 @@ def fit(
     """Train `model` in place on `digits.train` by `recipe`, evaluate on `digits.test` after each epoch.
 
     model: any module from float images (batch, 1, 28, 28) in [0, 1], of its own dtype (float32 or float64), to logits
-    (batch, classes). It is moved to `device` and left in evaluation mode, also after an error while it
-    trains; otherwise it is as it was but for its weights.
+    (batch, classes). It is moved to `device` and left in evaluation mode, also after an error while it trains;
+    otherwise it is as it was but for its weights.
 
     The same recipe and the same initial weights give the same history on the same CPU, whatever callbacks do: the run
     has random numbers of its own, which follow from `recipe.seed` and the step, and torch's global random state stays

@@ -28,7 +28,6 @@ import torch
 from hands import BOX, as_bytes, by_another_hand, centred, drawn, flagged, lines_of, shape_of, slashed
 from no_digits import images_in_a_row, in_a_row, shape, speck
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 from unipen import Character, read_unipen
@@ -38,7 +37,6 @@ from mnist_kit.augment import Augmentation
 from mnist_kit.calibration import expected_calibration_error, fit_temperature, reliability, threshold_at
 from mnist_kit.checkpoints import weights_path
 from mnist_kit.data import Digits, Split
-from mnist_kit.files import write_atomically
 from mnist_kit.framing import frame_as_drawn, frame_as_mnist, mnist_raster
 from mnist_kit.live import ProgressLine
 from mnist_kit.models import ReadingNet
@@ -277,15 +275,6 @@ class Report(Callback):
         print(f"epoch {run.epoch}, {run.seconds:.0f} s: {self.measured.report(run.averaged_model)}", flush=True)
 
 
-def save_reader(network: nn.Module, name: str, recipe: Recipe, accuracy: float | None, about: dict) -> Path:
-    """Write the weights with all that is known of them, each value of the metadata as JSON, and return the path."""
-    path = save_weights(network, name, recipe, accuracy, SOURCES)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() | {key: json.dumps(value) for key, value in about.items()}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    return write_atomically(path, save(tensors, metadata))
-
-
 def about_reader(name: str) -> dict:
     """What `Measured.calibrate` found of the weights called `name`."""
     with safe_open(weights_path(name), "pt") as file:
@@ -346,7 +335,7 @@ def main() -> None:
     about |= {"classes": CLASSES, "sites": sites}
     # Where everything was trained on, the share recognised of MNIST's last training images says nothing.
     accuracy = None if options.calibrated_by else history.epochs["val_accuracy"].iloc[-1]
-    print(save_reader(network, options.name, recipe, accuracy, about))
+    print(save_weights(network, options.name, recipe, accuracy, SOURCES, **about))
 
 
 if __name__ == "__main__":
