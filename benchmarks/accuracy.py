@@ -11,13 +11,19 @@ import statistics
 import sys
 from datetime import datetime
 
-from benchmarks.contestants import CLASSIC, FIT_PAPER, FIT_QUICK, PAPER_LOOP, Contestant
+from benchmarks.contestants import CLASSIC, FAST_SCRIPT, FIT_PAPER, FIT_QUICK, PAPER_LOOP, Contestant
 from benchmarks.report import begin, bench_folder, number, page, save, table
 from benchmarks.workers import Worker, WorkerFailed
 
 THRESHOLDS = (0.990, 0.992, 0.994)
-BY_KEY = {"quick": FIT_QUICK, "paper": FIT_PAPER, "paper-loop": PAPER_LOOP, "classic": CLASSIC}
-SAME_MACHINE = ("device", "torch", "threads")
+BY_KEY = {
+    "quick": FIT_QUICK,
+    "paper": FIT_PAPER,
+    "paper-loop": PAPER_LOOP,
+    "classic": CLASSIC,
+    "fast-script": FAST_SCRIPT,
+}
+SAME_MACHINE = ("device", "instructions", "torch", "threads")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--contestants",
         nargs="+",
         choices=BY_KEY,
-        default=["quick", "paper-loop", "classic"],
+        default=["quick", "fast-script", "paper-loop", "classic"],
         help="quick and paper are `fit` with these recipes; default: %(default)s",
     )
     parser.add_argument("--most-epochs", type=int, help="end every run after so many")
@@ -86,7 +92,7 @@ def earlier_runs(report: dict, options: argparse.Namespace) -> list[dict]:
         for run in runs
         if options.resume
         and run["settings"] == settings(options)
-        and all(run["machine"][what] == report["machine"][what] for what in SAME_MACHINE)
+        and all(run["machine"].get(what) == report["machine"][what] for what in SAME_MACHINE)
     ]
     if earlier is None or len(fitting) < len(earlier["runs"]):
         aside = path.with_name(f"accuracy-{datetime.now():%Y%m%d-%H%M%S-%f}.json")

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from benchmarks.machine import digits_called, operations, peak_memory, wait_for
-from benchmarks.rivals import ClassicExample, PaperLoop
+from benchmarks.rivals import ClassicExample, FastScript, PaperLoop
 from mnist_kit import PAPER, QUICK, Callback, Digits, Recipe, Run, evaluate, fit, make_model
 
 FIT_PAPER, FIT_QUICK = "fit, PAPER", "fit, QUICK"
-PAPER_LOOP, CLASSIC = "the paper's loop", "the classic example"
+PAPER_LOOP, CLASSIC, FAST_SCRIPT = "the paper's loop", "the classic example", "the quickest script"
+RIVALS = {PAPER_LOOP: PaperLoop, CLASSIC: ClassicExample, FAST_SCRIPT: FastScript}
 FITS = {FIT_PAPER: PAPER, FIT_QUICK: QUICK}
 AtEpoch = Callable[[int, float, float], bool]  # epoch, seconds, accuracy: whether to stop
 
@@ -28,6 +29,10 @@ class Fit:
     @property
     def batch_size(self) -> int:
         return self.recipe.batch_size
+
+    @property
+    def epochs(self) -> int:
+        return self.recipe.epochs
 
     def steps(self, count: int) -> tuple[list[float], float]:
         """Seconds of each of `count` steps that follow a first one, and seconds until that first one was done."""
@@ -106,6 +111,10 @@ class Rival:
     def batch_size(self) -> int:
         return self.rival.batch_size
 
+    @property
+    def epochs(self) -> int:
+        return self.rival.epochs
+
     def steps(self, count: int) -> tuple[list[float], float]:
         """Seconds of each of `count` steps, loading included, that follow a first one; seconds of that first one."""
         self.rival.model.train()
@@ -154,8 +163,7 @@ class Contestant:
         if name in FITS:
             self.subject = Fit(self.digits, self.device, seed, FITS[name])
         else:
-            rival = {PAPER_LOOP: PaperLoop, CLASSIC: ClassicExample}[name]
-            self.subject = Rival(rival, self.digits, self.device, seed)
+            self.subject = Rival(RIVALS[name], self.digits, self.device, seed)
 
     def about(self) -> dict:
         """Its sizes, and the operations (FLOP) of one image, forward and in a training step."""
@@ -168,8 +176,11 @@ class Contestant:
         return {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "batch_size": batch_size,
-            "steps_per_epoch": -(-images // batch_size) if self.name == CLASSIC else images // batch_size,
+            "steps_per_epoch": -(-images // batch_size)
+            if self.name in (CLASSIC, FAST_SCRIPT)
+            else images // batch_size,
             "test_images": len(self.digits.test),
+            "epochs": self.subject.epochs,
             "operations_forward": forward,
             "operations_training": both,
         }

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_kit import Digits, load_digits, make_digits
 from mnist_kit.data import Split
-from mnist_kit.device import device_name
+from mnist_kit.device import device_name, has_bfloat16
 
 
 def digits_called(name: str) -> Digits:
@@ -29,9 +29,10 @@ def _noise(count: int, random: torch.Generator) -> Split:
 
 
 def about_machine(device: torch.device) -> dict:
-    """Device and its kind, cores, threads, memory in GB, versions, date, and the load when the benchmark began."""
+    """Device and its kind, its instructions, cores, threads, versions, date, and the load when the benchmark began."""
     return {
         "device": device_name(device),
+        "instructions": instructions(device),
         "kind": device.type,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -41,6 +42,17 @@ def about_machine(device: torch.device) -> dict:
         "date": date.today().isoformat(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }
+
+
+def instructions(device: torch.device) -> str:
+    """The widest instructions PyTorch uses: "AVX512 and bfloat16", "AVX2"; with the variables that forbid others."""
+    if device.type != "cpu":
+        return device.type
+    told = [
+        f"{name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY") if name in os.environ
+    ]
+    widest = torch.backends.cpu.get_cpu_capability() + " and bfloat16" * has_bfloat16(device)
+    return f"{widest} ({', '.join(told)})" if told else widest
 
 
 def wait_for(device: torch.device) -> None:

@@ -82,10 +82,9 @@ def paired(above: list[list[float]], below: list[list[float]]) -> float:
 def machine_line(machine: dict) -> str:
     """The machine in one line."""
     load = "" if machine["load"] is None else f", load {machine['load']} when it began"
-    return (
-        f"{machine['device']}; {machine['cores']} cores, {machine['threads']} threads; torch {machine['torch']}, "
-        f"Python {machine['python']}, {machine['system']}; {machine['date']}{load}"
-    )
+    versions = f"torch {machine['torch']}, Python {machine['python']}, {machine['system']}"
+    cores = f"{machine['cores']} cores, {machine['threads']} threads"
+    return f"{machine['device']}; {machine['instructions']}; {cores}; {versions}; {machine['date']}{load}"
 
 
 def save(name: str, report: dict, markdown: str) -> Path:

@@ -1,6 +1,7 @@
-"""The rivals: the paper's loop and the classic PyTorch MNIST example, each with its own network and settings.
+"""The rivals: the paper's loop, the classic PyTorch MNIST example and the quickest public script, each with its own
+network and settings.
 
-Both read torchvision's MNIST item by item through a DataLoader, as their sources do.
+The first two read torchvision's MNIST item by item through a DataLoader, as their sources do.
 """
 
 from collections.abc import Iterator
@@ -152,3 +153,63 @@ class ClassicExample:
             functional.nll_loss(logits, labels, reduction="sum").item()
             correct += (logits.argmax(1) == labels).sum().item()
         return correct / len(self.test.dataset)
+
+
+class FastScriptNet(nn.Module):
+    """The network of the quickest script: 215,194 parameters, logits out."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(1, 24, kernel_size=5), nn.MaxPool2d(2), nn.ReLU()),
+            *(nn.Conv2d(24, 32, kernel_size=3), nn.MaxPool2d(2), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(32 * 5 * 5, 256), nn.ReLU(), nn.Linear(256, 10)),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float32 (batch, 10), of normalised images, float32 (batch, 1, 28, 28)."""
+        return self.layers(images)
+
+
+class FastScript:
+    """github.com/tuomaso/train_mnist_fast, step 8: one epoch under one cycle on tensors in memory, in MNIST's order.
+
+    Its author has 99.04 % for it (mean of 30 runs), in 0.76 s on a graphics card of 2019.
+    """
+
+    batch_size = 256
+    epochs = 1
+
+    def __init__(self, digits: Digits, device: torch.device, seed: int = 0):
+        torch.manual_seed(seed)
+        self.model = FastScriptNet().to(device)
+        self.train, self.test = (
+            [
+                (images.to(device), labels.to(device))
+                for images, labels in zip(
+                    ((split.images / 255 - 0.1307) / 0.3081).split(size), split.labels.split(size), strict=True
+                )
+            ]
+            for split, size in ((digits.train, self.batch_size), (digits.test, 2000))
+        )
+        self.optimizer = optim.Adam(self.model.parameters(), lr=0.01, betas=(0.7, 0.9))
+        steps = self.epochs * len(self.train)
+        self.schedule = optim.lr_scheduler.OneCycleLR(self.optimizer, 0.01, total_steps=steps, cycle_momentum=False)
+
+    def epoch(self) -> Iterator[None]:
+        """One item a step."""
+        self.model.train()
+        for images, labels in self.train:
+            self.optimizer.zero_grad()
+            functional.cross_entropy(self.model(images), labels).backward()
+            self.optimizer.step()
+            if self.schedule.last_epoch < self.schedule.total_steps:  # the benchmark of steps goes on for longer
+                self.schedule.step()
+            yield
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """The fraction of the test images recognised."""
+        self.model.eval()
+        correct = sum((self.model(images).argmax(1) == labels).sum().item() for images, labels in self.test)
+        return correct / sum(len(labels) for _, labels in self.test)
