@@ -17,9 +17,9 @@ from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.files import home_folder
 from mnist_kit.history import History, load_history, save_history
 from mnist_kit.ink import Drawing, Stroke, append_drawing, read_drawings
-from mnist_kit.models import FastNet, Net, make_model, summary
+from mnist_kit.models import BestNet, FastNet, Net, make_model, summary
 from mnist_kit.reading import Reading, read
-from mnist_kit.recipes import PAPER, QUICK, SMALL, Recipe, recipe_for
+from mnist_kit.recipes import BEST, COMMITTEE, PAPER, QUICK, SMALL, Recipe, recipe_for
 from mnist_kit.recognizer import Prediction, Recognizer
 from mnist_kit.segmentation import as_text, split
 from mnist_kit.synthetic import load_digits, make_digits, sample_drawing
@@ -41,11 +41,11 @@ def __getattr__(name: str) -> object:
 # fmt: off
 __all__ = [
     *errors.__all__,
-    "PAPER", "QUICK", "SMALL", "Callback", "DigitPad", "Digits", "Drawing", "Evaluation", "FastNet", "History",
-    "LiveCurves", "Net", "Prediction", "ProgressLine", "Reading", "Recipe", "Recognizer", "Run", "Split", "Stroke",
-    "adapt", "append_drawing", "as_input", "as_text", "best_device", "class_table", "evaluate", "export_images",
-    "fit", "forget", "home_folder", "load_digits", "load_history", "load_mnist", "load_weights", "make_digits",
-    "make_model", "read", "read_drawings", "recipe_for", "sample_drawing", "save_history", "save_weights", "split",
-    "summary", "weights_about",
+    "BEST", "COMMITTEE", "PAPER", "QUICK", "SMALL", "BestNet", "Callback", "DigitPad", "Digits", "Drawing",
+    "Evaluation", "FastNet", "History", "LiveCurves", "Net", "Prediction", "ProgressLine", "Reading", "Recipe",
+    "Recognizer", "Run", "Split", "Stroke", "adapt", "append_drawing", "as_input", "as_text", "best_device",
+    "class_table", "evaluate", "export_images", "fit", "forget", "home_folder", "load_digits", "load_history",
+    "load_mnist", "load_weights", "make_digits", "make_model", "read", "read_drawings", "recipe_for",
+    "sample_drawing", "save_history", "save_weights", "split", "summary", "weights_about",
 ]
 # fmt: on

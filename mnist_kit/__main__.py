@@ -15,11 +15,13 @@ import pandas as pd
 import torch
 
 from mnist_kit import export, reading
-from mnist_kit.checkpoints import Checkpoints, check_name, save_weights
-from mnist_kit.data import SOURCES, load_mnist
+from mnist_kit.architectures import Committee
+from mnist_kit.checkpoints import Checkpoints, check_name, load_weights, save_weights
+from mnist_kit.data import SOURCES, Split, load_mnist
 from mnist_kit.device import as_device
 from mnist_kit.distributed import World, contact, independent, join
 from mnist_kit.errors import ContactLost, MnistKitError, RecipeError
+from mnist_kit.evaluation import evaluate
 from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.history import save_history
 from mnist_kit.live import ProgressLine
@@ -76,17 +78,21 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--name", help="save weights, history and checkpoints as this; default: <recipe>-<data>")
     parser.add_argument("--every", type=int, help="steps between checkpoints; default: 1 %% of the time for them")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
-    parser.add_argument("--seeds", help="one model each for seeds like 0-9 or 3,5,8, and a table of them")
+    parser.add_argument(
+        "--seeds", help="one model each for seeds like 0-9 or 3,5,8, a table of them and their committee"
+    )
     parser.set_defaults(run=train)
 
 
 def train(options: argparse.Namespace) -> int:
     """Train by the `options` of `add_train`, save under one name and return the exit status."""
-    seeds = None if options.seeds is None else parse_seeds(options.seeds)
-    processes = join(timedelta(days=7) if seeds else None)  # a run of another seed may take its time
-    device = processes.own(as_device(options.device))
+    device = as_device(options.device)
     recipe = get_recipe(options.recipe) if options.recipe else recipe_for(device)
     recipe = recipe.but(**dict(parse_setting(text) for text in options.settings))
+    seeds = list(range(recipe.seed, recipe.seed + recipe.members)) if recipe.members > 1 else None
+    seeds = seeds if options.seeds is None else parse_seeds(options.seeds)
+    processes = join(timedelta(days=7) if seeds else None)  # a run of another seed may take its time
+    device = processes.own(device)
     name = options.name or f"{recipe.name}-{options.data}"
     check_name(name)  # now, not after an hour of training
     recipe = recipe.but(network=options.model or recipe.network)
@@ -109,11 +115,11 @@ def train(options: argparse.Namespace) -> int:
         return history.epochs
 
     if seeds:
-        return _train_seeds(run, name, recipe, seeds, processes)
+        return _train_seeds(run, name, recipe, seeds, processes, digits.test)
     return _stopped(processes) if run(name, recipe, processes.is_first) is None else 0
 
 
-def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], processes: World) -> int:
+def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], processes: World, test: Split) -> int:
     rows = []
     with independent():
         for seed in seeds[processes.rank :: processes.size]:
@@ -134,6 +140,10 @@ def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], pro
         path = write_atomically(home_folder() / "runs" / f"{name}-seeds.csv", table.to_csv(index=False).encode())
         summary = table.drop(columns="seed").agg(["mean", "std"])
         print(table.to_string(index=False), summary.to_string(), path, sep="\n\n")
+        trained = table.dropna()["seed"]
+        if len(trained) > 1:
+            members = [load_weights(f"{name}-seed-{seed}", make_model(recipe.network)) for seed in trained]
+            print(f"\nall {len(trained)} as a committee: {evaluate(Committee(members), test).accuracy:.2%}")
     return 2 if table["val_accuracy"].isna().any() else 0
 
 

@@ -68,6 +68,34 @@ class FastNet(nn.Module):
         return self.head(features.flatten(1))
 
 
+class BestNet(nn.Module):
+    """A network to get MNIST as right as we can: 402,186 parameters.
+
+    Its first two convolutions keep every pixel, unpadded, so that no pixel of the thin strokes is passed over; poolings
+    come after them. An image takes 29.4 million multiplications; the paper's network takes 29.9 million.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            *conv_block(1, 32, padding=0),  # (batch, 32, 26, 26)
+            *conv_block(32, 48, padding=0),  # (batch, 48, 24, 24)
+            nn.MaxPool2d(2),  # (batch, 48, 12, 12)
+            *conv_block(48, 64),
+            *conv_block(64, 96),
+            nn.MaxPool2d(2),  # (batch, 96, 6, 6)
+            *conv_block(96, 128),
+            *conv_block(128, 128),
+        )
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(128 * 6 * 6, 10))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float32 (batch, 10), of `images`, float32 (batch, 1, 28, 28) in [0, 1]."""
+        features = self.features(images.contiguous(memory_format=torch.channels_last))
+        return self.head(features.flatten(1))
+
+
 class ReadingNet(nn.Module):
     """A small network for what people write: ten digits and, as class 10, "no digit". 690,715 parameters.
 
@@ -92,9 +120,17 @@ class ReadingNet(nn.Module):
         return self.head(self.features(images).flatten(1))
 
 
-def conv_block(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> tuple:
+def conv_block(
+    channels_in: int,
+    channels_out: int,
+    kernel: int = 3,
+    stride: int = 1,
+    bias: bool = False,
+    padding: int | None = None,
+) -> tuple:
+    padding = kernel // 2 if padding is None else padding
     return (
-        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=bias),
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=bias),
         nn.BatchNorm2d(channels_out),
         nn.ReLU(inplace=True),
     )
@@ -109,7 +145,7 @@ def _dense(features_in: int, features_out: int) -> tuple[nn.Module, ...]:
     )
 
 
-MODELS: dict[str, type[nn.Module]] = {"Net": Net, "FastNet": FastNet, "ReadingNet": ReadingNet}
+MODELS: dict[str, type[nn.Module]] = {"Net": Net, "FastNet": FastNet, "BestNet": BestNet, "ReadingNet": ReadingNet}
 
 
 def make_model(name: str = "Net", **settings) -> nn.Module:

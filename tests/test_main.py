@@ -7,6 +7,7 @@ import pytest
 from conftest import PROJECT, StopAt, small_model
 
 from mnist_kit import __main__ as main
+from mnist_kit.architectures import Committee
 from mnist_kit.checkpoints import load_weights, weights_about
 from mnist_kit.errors import RecipeError, TrainingError
 from mnist_kit.evaluation import evaluate
@@ -108,7 +109,7 @@ def test_resume_with_nothing_there_says_so_and_starts(data, capsys):
     assert "there is no checkpoint 'mine' yet" in capsys.readouterr().err
 
 
-def test_seeds_one_after_the_other(data, home, capsys, monkeypatch):
+def test_seeds_one_after_the_other(data, home, tiny, capsys, monkeypatch):
     monkeypatch.setattr(main, "get_recipe", lambda name: BRIEF)
     assert main.main(["train", "--recipe", "x", "--device", "cpu", "--name", "mine", "--seeds", "3,1"]) == 0
     table = pd.read_csv(home / "runs" / "mine-seeds.csv")
@@ -116,7 +117,16 @@ def test_seeds_one_after_the_other(data, home, capsys, monkeypatch):
     assert list(table["val_accuracy"]) == [
         load_history(f"mine-seed-{seed}").epochs.val_accuracy.iloc[-1] for seed in (1, 3)
     ]
-    assert str(home / "runs" / "mine-seeds.csv") in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(home / "runs" / "mine-seeds.csv") in printed
+    committee = Committee([load_weights(f"mine-seed-{seed}", small_model()) for seed in (1, 3)])
+    assert f"all 2 as a committee: {evaluate(committee, tiny.test, 'cpu').accuracy:.2%}" in printed
+
+
+def test_a_recipe_with_members_trains_as_many_from_its_seed_on(data, home, monkeypatch):
+    monkeypatch.setattr(main, "get_recipe", lambda name: BRIEF.but(seed=4, members=2))
+    assert main.main(["train", "--recipe", "x", "--device", "cpu"]) == 0
+    assert list(pd.read_csv(home / "runs" / "brief-mnist-seeds.csv")["seed"]) == [4, 5]
 
 
 def test_a_seed_that_fails_keeps_the_others_from_nothing(data, home, capsys, monkeypatch):
