@@ -1,7 +1,7 @@
-"""Each notebook, opened in JupyterLab in a real browser, runs from top to bottom."""
+"""Each notebook, opened in JupyterLab in a real browser, runs from top to bottom: in order, on real MNIST if found."""
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, REAL_DATA
 
 from browser.conftest import ARTEFACTS, needs_chromium, open_notebook
 
@@ -41,6 +41,9 @@ def test_a_notebook_runs_top_to_bottom_in_jupyterlab(lab, page, stem):
     errors = [output for cell in outputs for output in cell if output["output_type"] == "error"]
     assert not errors, errors[0]["ename"] + ": " + errors[0]["evalue"]
     assert sum(bool(cell) for cell in outputs) >= len(outputs) // 2
+    shown = str(outputs)
+    assert REAL_DATA is None or "SYNTHETIC" not in shown.upper()
+    assert stem != "04_metric_analysis" or "your own run" in shown
     ARTEFACTS.mkdir(exist_ok=True)
     canvases = page.locator(".jp-OutputArea canvas")
     if canvases.count():
