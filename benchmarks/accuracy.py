@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="quick and paper are `fit` with these recipes; default: %(default)s",
     )
     parser.add_argument("--most-epochs", type=int, help="end every run after so many")
-    parser.add_argument("--to-the-end", action="store_true", help="do not end a rival with the last accuracy passed")
+    stop = "end a rival with the first epoch that has it; 1: never; default: %(default)s"
+    parser.add_argument("--stop-at", type=float, default=THRESHOLDS[-1], metavar="ACCURACY", help=stop)
     parser.add_argument("--resume", action="store_true", help="keep the runs that are done")
     options, device, report = begin(parser, arguments)
     data = report["data"]
@@ -53,8 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             worker = None
             try:
                 worker = Worker(Contestant, contestant, data, str(device), seed)
-                stop_at = 2.0 if options.to_the_end else THRESHOLDS[-1]
-                run = worker.ask("train", title, stop_at, options.most_epochs)
+                run = worker.ask("train", title, options.stop_at, options.most_epochs)
                 run |= {"contestant": contestant, "seed": seed, "peak_memory": worker.ask("peak_memory")}
             except WorkerFailed as error:
                 print(f"{title} failed: {error}", file=sys.stderr)
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def settings(options: argparse.Namespace) -> dict:
     """What has to be the same for runs to stand in one table."""
-    return {"most_epochs": options.most_epochs, "to_the_end": options.to_the_end}
+    return {"most_epochs": options.most_epochs, "stop_at": options.stop_at}
 
 
 def earlier_runs(report: dict, options: argparse.Namespace) -> list[dict]:
@@ -109,6 +109,7 @@ def seconds_to(run: dict, accuracy: float) -> float | None:
 def describe(report: dict) -> str:
     """A row a contestant: seconds to each accuracy, mean and spread over the seeds that reached it."""
     thresholds, rows = report["thresholds"], []
+    stop_at = report["runs"][0]["settings"]["stop_at"] if report["runs"] else None
     for contestant in dict.fromkeys(run["contestant"] for run in report["runs"]):
         runs = [run for run in report["runs"] if run["contestant"] == contestant]
         cells = [_cell([seconds_to(run, accuracy) for run in runs]) for accuracy in thresholds]
@@ -126,7 +127,7 @@ def describe(report: dict) -> str:
     header = [report["data"], "seeds", *(f"s to {accuracy:.1%}" for accuracy in thresholds), *names]
     return (
         f"{table(header, rows)}\n\nSeconds: mean ± standard deviation over the seeds, evaluation included; data in "
-        f"memory before the clock starts. A rival ends with the first epoch that passes {thresholds[-1]:.1%} or with "
+        f"memory before the clock starts. A rival ends with the first epoch that has {stop_at:.1%} or with "
         f"its last; `fit` trains its recipe to the end. The first step, median, holds set-up, and compiling or "
         f"capturing where there is any: it is part of the other times."
     )

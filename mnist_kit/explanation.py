@@ -32,11 +32,13 @@ def occlusion(model: nn.Module, image: Tensor, label: int, reach: int = 2, value
     near = (side[:, None] - side).abs() <= reach  # (middle, row or column)
     covered = (near[:, None, :, None] & near[None, :, None, :]).reshape(-1, 1, SIDE, SIDE)
     image = image.cpu()
-    images = torch.cat([image[None], torch.where(covered, value, image)])
+    images = torch.where(covered, value, image)
+    changed = (images != image).flatten(1).any(1)  # elsewhere there is nothing to ask
+    images = torch.cat([image[None], images[changed]])
     with torch.no_grad():
         logits = torch.cat([logits for _, _, logits in _answers(model, images, labels.expand(len(images)))])
     probability = logits.softmax(1)[:, label].cpu()
-    return (probability[0] - probability[1:]).reshape(SIDE, SIDE)
+    return torch.zeros(SIDE * SIDE).masked_scatter(changed, (probability[0] - probability[1:]).float()).view(SIDE, SIDE)
 
 
 def saliency(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
