@@ -108,8 +108,8 @@ def seconds_to(run: dict, accuracy: float) -> float | None:
 
 def describe(report: dict) -> str:
     """A row a contestant: seconds to each accuracy, mean and spread over the seeds that reached it."""
-    thresholds, rows = report["thresholds"], []
-    stop_at = report["runs"][0]["settings"]["stop_at"] if report["runs"] else None
+    stop_at = report["runs"][0]["settings"]["stop_at"] if report["runs"] else 1.0
+    thresholds, rows = [accuracy for accuracy in report["thresholds"] if accuracy <= stop_at], []
     for contestant in dict.fromkeys(run["contestant"] for run in report["runs"]):
         runs = [run for run in report["runs"] if run["contestant"] == contestant]
         cells = [_cell([seconds_to(run, accuracy) for run in runs]) for accuracy in thresholds]
@@ -127,7 +127,7 @@ def describe(report: dict) -> str:
     header = [report["data"], "seeds", *(f"s to {accuracy:.1%}" for accuracy in thresholds), *names]
     return (
         f"{table(header, rows)}\n\nSeconds: mean ± standard deviation over the seeds, evaluation included; data in "
-        f"memory before the clock starts. A rival ends with the first epoch that has {stop_at:.1%} or with "
+        f"memory before the clock starts. A rival ends with the first epoch that has {stop_at:.2%} or with "
         f"its last; `fit` trains its recipe to the end. The first step, median, holds set-up, and compiling or "
         f"capturing where there is any: it is part of the other times."
     )

@@ -1,5 +1,5 @@
-"""The rivals: the paper's loop, the classic PyTorch MNIST example and the quickest public script, each with its own
-network and settings.
+"""The rivals: the paper's loop, the classic PyTorch MNIST example and train_mnist_fast, each with its own network and
+settings.
 
 The first two read torchvision's MNIST item by item through a DataLoader, as their sources do.
 """
@@ -156,7 +156,7 @@ class ClassicExample:
 
 
 class FastScriptNet(nn.Module):
-    """The network of the quickest script: 215,194 parameters, logits out."""
+    """The network of train_mnist_fast: 215,194 parameters, logits out."""
 
     def __init__(self):
         super().__init__()
@@ -172,9 +172,10 @@ class FastScriptNet(nn.Module):
 
 
 class FastScript:
-    """github.com/tuomaso/train_mnist_fast, step 8: one epoch under one cycle on tensors in memory, in MNIST's order.
+    """github.com/tuomaso/train_mnist_fast, step 8: one epoch under one cycle on tensors that are prepared beforehand.
 
-    Its author has 99.04 % for it (mean of 30 runs), in 0.76 s on a graphics card of 2019.
+    Its author has 99.04 % for it (mean of 30 runs), in 0.76 s on a graphics card of 2019. The images come in one random
+    order, normalised, in memory; none of that counts there, nor here.
     """
 
     batch_size = 256
@@ -183,18 +184,17 @@ class FastScript:
     def __init__(self, digits: Digits, device: torch.device, seed: int = 0):
         torch.manual_seed(seed)
         self.model = FastScriptNet().to(device)
-        self.train, self.test = (
-            [
-                (images.to(device), labels.to(device))
-                for images, labels in zip(
-                    ((split.images / 255 - 0.1307) / 0.3081).split(size), split.labels.split(size), strict=True
-                )
-            ]
-            for split, size in ((digits.train, self.batch_size), (digits.test, 2000))
-        )
+        order = torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(seed))
+        self.train = self._batches(digits.train.images[order], digits.train.labels[order], self.batch_size, device)
+        self.test = self._batches(digits.test.images, digits.test.labels, 2000, device)
         self.optimizer = optim.Adam(self.model.parameters(), lr=0.01, betas=(0.7, 0.9))
         steps = self.epochs * len(self.train)
         self.schedule = optim.lr_scheduler.OneCycleLR(self.optimizer, 0.01, total_steps=steps, cycle_momentum=False)
+
+    @staticmethod
+    def _batches(images: Tensor, labels: Tensor, size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        images = ((images / 255 - 0.1307) / 0.3081).to(device)
+        return list(zip(images.split(size), labels.to(device).split(size), strict=True))
 
     def epoch(self) -> Iterator[None]:
         """One item a step."""
@@ -211,5 +211,10 @@ class FastScript:
     def evaluate(self) -> float:
         """The fraction of the test images recognised."""
         self.model.eval()
-        correct = sum((self.model(images).argmax(1) == labels).sum().item() for images, labels in self.test)
-        return correct / sum(len(labels) for _, labels in self.test)
+        correct = count = 0
+        for images, labels in self.test:
+            logits = self.model(images)
+            functional.cross_entropy(logits, labels, reduction="sum").item()
+            correct += (logits.argmax(1) == labels).sum().item()
+            count += len(labels)
+        return correct / count

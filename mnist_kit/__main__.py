@@ -15,12 +15,11 @@ import pandas as pd
 import torch
 
 from mnist_kit import export, reading
-from mnist_kit.architectures import Committee
 from mnist_kit.checkpoints import Checkpoints, check_name, load_weights, save_weights
 from mnist_kit.data import SOURCES, Split, load_mnist
 from mnist_kit.device import as_device
 from mnist_kit.distributed import World, contact, independent, join
-from mnist_kit.errors import ContactLost, MnistKitError, RecipeError
+from mnist_kit.errors import ContactLost, MnistKitError, RecipeError, WeightsError
 from mnist_kit.evaluation import evaluate
 from mnist_kit.files import home_folder, write_atomically
 from mnist_kit.history import save_history
@@ -67,10 +66,10 @@ def add_train(commands: argparse._SubParsersAction) -> None:
         "train",
         help="train a network",
         description="Train a network. Under torchrun (`torchrun --nproc-per-node 2 -m mnist_kit train …`) the "
-        "processes train one together, or with --seeds one each.",
+        "processes train one together, or with several seeds one each.",
     )
     change = "change a setting of the recipe, such as epochs=3; may be repeated"
-    parser.add_argument("--recipe", help=f"{', '.join(RECIPES)}; default: what fits this machine")
+    parser.add_argument("--recipe", help=f"{', '.join(RECIPES)} (several networks); default: what fits this machine")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=change)
     parser.add_argument("--data", default="mnist", help=f"the data set: {', '.join(SOURCES)}, synthetic")
     parser.add_argument("--model", help=f"the network: {', '.join(MODELS)}; default: what the recipe was chosen for")
@@ -89,8 +88,10 @@ def train(options: argparse.Namespace) -> int:
     device = as_device(options.device)
     recipe = get_recipe(options.recipe) if options.recipe else recipe_for(device)
     recipe = recipe.but(**dict(parse_setting(text) for text in options.settings))
-    seeds = list(range(recipe.seed, recipe.seed + recipe.members)) if recipe.members > 1 else None
-    seeds = seeds if options.seeds is None else parse_seeds(options.seeds)
+    if options.seeds is None:
+        seeds = list(range(recipe.seed, recipe.seed + recipe.members)) if recipe.members > 1 else None
+    else:
+        seeds = parse_seeds(options.seeds)
     processes = join(timedelta(days=7) if seeds else None)  # a run of another seed may take its time
     device = processes.own(device)
     name = options.name or f"{recipe.name}-{options.data}"
@@ -115,17 +116,25 @@ def train(options: argparse.Namespace) -> int:
         return history.epochs
 
     if seeds:
-        return _train_seeds(run, name, recipe, seeds, processes, digits.test)
+        return _train_seeds(run, name, recipe, seeds, processes, digits.test, device)
     return _stopped(processes) if run(name, recipe, processes.is_first) is None else 0
 
 
-def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], processes: World, test: Split) -> int:
+def _train_seeds(
+    run: Callable,
+    name: str,
+    recipe: Recipe,
+    seeds: list[int],
+    processes: World,
+    test: Split,
+    device: torch.device,
+) -> int:
     rows = []
     with independent():
         for seed in seeds[processes.rank :: processes.size]:
             rows.append({"seed": seed})
             try:
-                epochs = run(f"{name}-seed-{seed}", replace(recipe, seed=seed), True, f"seed {seed}")
+                epochs = run(f"{name}-seed-{seed}", replace(recipe, seed=seed, members=1), True, f"seed {seed}")
             except MnistKitError as error:  # the other seeds are no worse for it
                 print(f"seed {seed} failed: {error}", file=sys.stderr)
                 continue
@@ -140,11 +149,23 @@ def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], pro
         path = write_atomically(home_folder() / "runs" / f"{name}-seeds.csv", table.to_csv(index=False).encode())
         summary = table.drop(columns="seed").agg(["mean", "std"])
         print(table.to_string(index=False), summary.to_string(), path, sep="\n\n")
-        trained = table.dropna()["seed"]
-        if len(trained) > 1:
-            members = [load_weights(f"{name}-seed-{seed}", make_model(recipe.network)) for seed in trained]
-            print(f"\nall {len(trained)} as a committee: {evaluate(Committee(members), test).accuracy:.2%}")
+        _print_committee([f"{name}-seed-{seed}" for seed in table.dropna()["seed"]], recipe.network, test, device)
     return 2 if table["val_accuracy"].isna().any() else 0
+
+
+def _print_committee(names: list[str], network: str, test: Split, device: torch.device) -> None:
+    """How many test images the weights called `names` get right together, by the mean of their probabilities."""
+    probabilities = torch.zeros(len(test), 1)
+    try:
+        for name in names:
+            probabilities = (
+                probabilities + evaluate(load_weights(name, make_model(network)), test, device).probabilities
+            )
+    except WeightsError as error:  # on another machine
+        print(f"no committee: {error}", file=sys.stderr)
+    else:
+        right = (probabilities.argmax(1) == test.labels).double().mean()
+        print(f"\nall {len(names)} as a committee: {right:.2%}")
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -1,11 +1,10 @@
-"""Ten ways to build a network for digits, from one linear layer to spiking neurons, and committees.
+"""Ten ways to build a network for digits, from one linear layer to spiking neurons, and a committee's vote.
 
 All map images, float32 (N, 1, 28, 28) in [0, 1], to logits, float32 (N, 10). Those after a publication are small
 relatives of what it describes: the idea is its, the widths are chosen to train in minutes on a processor.
 """
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -195,21 +194,3 @@ def vote(predictions: np.ndarray) -> np.ndarray:
         raise ModelError(f"predictions must be (members, N), not {np.shape(predictions)}")
     agreeing = (predictions[:, None] == predictions[None]).sum(1)  # (members, N): how many say the same as this one
     return np.take_along_axis(predictions, agreeing.argmax(0)[None], 0)[0].astype(np.int64)
-
-
-class Committee(nn.Module):
-    """Several networks as one: it answers with the mean of its members' probabilities, as logarithms.
-
-    members: modules from images to logits of the same classes. Raises ModelError where there is none.
-    """
-
-    def __init__(self, members: Iterable[nn.Module]):
-        super().__init__()
-        self.members = nn.ModuleList(members)
-        if not len(self.members):
-            raise ModelError("a committee needs at least one member")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 (N, classes), whose softmax is the mean, of `images`, float32 (N, 1, 28, 28) in [0, 1]."""
-        log_probabilities = torch.stack([member(images).log_softmax(1) for member in self.members])
-        return log_probabilities.logsumexp(0) - math.log(len(self.members))

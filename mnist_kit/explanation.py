@@ -38,7 +38,9 @@ def occlusion(model: nn.Module, image: Tensor, label: int, reach: int = 2, value
     with torch.no_grad():
         logits = torch.cat([logits for _, _, logits in _answers(model, images, labels.expand(len(images)))])
     probability = logits.softmax(1)[:, label].cpu()
-    return torch.zeros(SIDE * SIDE).masked_scatter(changed, (probability[0] - probability[1:]).float()).view(SIDE, SIDE)
+    falls = probability.new_zeros(SIDE * SIDE)
+    falls[changed] = probability[0] - probability[1:]
+    return falls.view(SIDE, SIDE)
 
 
 def saliency(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import plain_model
 
 from mnist_kit.architectures import (
     ARCHITECTURES,
-    Committee,
     LeakyNeurons,
     Residual,
     Spike,
@@ -96,11 +94,3 @@ def test_the_majority_is_right_and_a_tie_goes_to_the_first():
     assert answers.tolist() == [7, 4, 2, 9] and answers.dtype == np.int64
     with pytest.raises(ModelError, match="members"):
         vote(np.array([1, 2, 3]))
-
-
-def test_a_committee_answers_with_the_mean_of_its_members_probabilities():
-    members, images = [plain_model(seed) for seed in range(3)], torch.rand(5, 1, 28, 28)
-    expected = torch.stack([member(images).softmax(1) for member in members]).mean(0)
-    torch.testing.assert_close(Committee(members)(images).softmax(1), expected)
-    with pytest.raises(ModelError, match="at least one"):
-        Committee([])

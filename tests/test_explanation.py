@@ -21,6 +21,10 @@ def test_covering_what_is_empty_changes_nothing_and_covering_what_counts_does():
     near = torch.zeros(28, 28, dtype=torch.bool)
     near[9:15, 9:15] = True  # the squares of 3×3 px that touch the ink
     assert (fall[~near] == 0).all() and (fall[near] != 0).any()
+    covered = image.clone()
+    covered[:, 8:11, 13:16] = 0  # around row 9, column 14
+    before, after = small_model().eval()(torch.stack([image, covered])).softmax(1)[:, 3]
+    assert fall[9, 14] == pytest.approx((before - after).item(), abs=1e-6) and fall[9, 14] != 0
 
 
 def test_occlusion_is_the_fall_of_the_probability():

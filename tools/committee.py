@@ -4,7 +4,9 @@
     python tools/committee.py OUT.csv
 
 A row per group of members, of one to all: `mnist`, the fraction of MNIST's test images their mean probabilities get
-right; and, where QMNIST can be had, `qmnist`, the same of its other 50,000 test images, which nobody could choose by.
+right; and, where QMNIST can be had, `qmnist`, the same of its other 50,000 test images, by which nothing was chosen.
+The first command writes the table of each network alone, `runs/committee-mnist-seeds.csv` of the home folder, which the
+package has as `reference/committee_seeds.csv`.
 """
 
 import argparse
