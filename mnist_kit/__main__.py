@@ -77,9 +77,8 @@ def add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--name", help="save weights, history and checkpoints as this; default: <recipe>-<data>")
     parser.add_argument("--every", type=int, help="steps between checkpoints; default: 1 %% of the time for them")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
-    parser.add_argument(
-        "--seeds", help="one model each for seeds like 0-9 or 3,5,8, a table of them and their committee"
-    )
+    several = "one model each for seeds like 0-9 or 3,5,8, a table of them and their committee; default: the recipe's"
+    parser.add_argument("--seeds", help=several)
     parser.set_defaults(run=train)
 
 
@@ -116,19 +115,18 @@ def train(options: argparse.Namespace) -> int:
         return history.epochs
 
     if seeds:
-        return _train_seeds(run, name, recipe, seeds, processes, digits.test, device)
+        table = _train_seeds(run, name, recipe, seeds, processes)
+        if table is None:
+            return _stopped(processes)
+        members = [f"{name}-seed-{seed}" for seed in table.dropna()["seed"]]
+        if processes.is_first and len(members) > 1:
+            _print_committee(members, recipe.network, digits.test, device)
+        return 2 if table["val_accuracy"].isna().any() else 0
     return _stopped(processes) if run(name, recipe, processes.is_first) is None else 0
 
 
-def _train_seeds(
-    run: Callable,
-    name: str,
-    recipe: Recipe,
-    seeds: list[int],
-    processes: World,
-    test: Split,
-    device: torch.device,
-) -> int:
+def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], processes: World) -> pd.DataFrame | None:
+    """A row per seed, NaN where a run failed; the first process prints and saves it. None: it was stopped."""
     rows = []
     with independent():
         for seed in seeds[processes.rank :: processes.size]:
@@ -139,7 +137,7 @@ def _train_seeds(
                 print(f"seed {seed} failed: {error}", file=sys.stderr)
                 continue
             if epochs is None:
-                return _stopped(processes)
+                return None
             last = epochs.iloc[-1]
             rows[-1] |= {"val_accuracy": last.val_accuracy, "best_val_accuracy": epochs.val_accuracy.max()}
             rows[-1] |= {"val_loss": last.val_loss, "seconds": epochs.seconds.sum()}
@@ -149,23 +147,18 @@ def _train_seeds(
         path = write_atomically(home_folder() / "runs" / f"{name}-seeds.csv", table.to_csv(index=False).encode())
         summary = table.drop(columns="seed").agg(["mean", "std"])
         print(table.to_string(index=False), summary.to_string(), path, sep="\n\n")
-        _print_committee([f"{name}-seed-{seed}" for seed in table.dropna()["seed"]], recipe.network, test, device)
-    return 2 if table["val_accuracy"].isna().any() else 0
+    return table
 
 
 def _print_committee(names: list[str], network: str, test: Split, device: torch.device) -> None:
     """How many test images the weights called `names` get right together, by the mean of their probabilities."""
-    probabilities = torch.zeros(len(test), 1)
     try:
-        for name in names:
-            probabilities = (
-                probabilities + evaluate(load_weights(name, make_model(network)), test, device).probabilities
-            )
-    except WeightsError as error:  # on another machine
+        members = (evaluate(load_weights(name, make_model(network)), test, device) for name in names)
+        answers = sum(member.probabilities for member in members).argmax(1)
+    except WeightsError as error:  # they are on another machine
         print(f"no committee: {error}", file=sys.stderr)
     else:
-        right = (probabilities.argmax(1) == test.labels).double().mean()
-        print(f"\nall {len(names)} as a committee: {right:.2%}")
+        print(f"\nall {len(names)} as a committee: {(answers == test.labels).double().mean():.2%}")
 
 
 def parse_seeds(text: str) -> list[int]:
