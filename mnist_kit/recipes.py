@@ -156,6 +156,7 @@ BEST = Recipe(
     augmentation=Augmentation(degrees=15, scale=0.1, shear=0.15, shift=4, elastic=0.5),
     label_smoothing=0.05,
     ema=0.998,
+    expected_accuracy=0.9965,
     network="BestNet",
 )
 COMMITTEE = BEST.but(name="committee", members=6)
