@@ -118,7 +118,8 @@ def _fetched(folder: Path) -> Path:
     """The npm package of `RUNTIME`, unpacked into `folder`."""
     try:
         npm = shutil.which("npm") or "npm"  # on Windows it is npm.cmd
-        subprocess.run([npm, "pack", RUNTIME], cwd=folder, check=True, capture_output=True, timeout=600)
+        command = [npm, "pack", RUNTIME, "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]  # else it waits minutes
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
         with tarfile.open(next(folder.glob("*.tgz"))) as archive:
             parts = [archive.getmember(f"package/{name}") for name in (PACKAGE, SCRIPT, WASM)]
             archive.extractall(folder, parts, filter="data")

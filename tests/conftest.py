@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # set before torch looks: each of the two that test has one core
+if "PYTEST_XDIST_WORKER" in os.environ:  # set before torch looks: those that test have a core each, or less
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
