@@ -24,7 +24,7 @@ def test_images_in_a_batch_do_not_see_each_other():
     torch.testing.assert_close(model(images)[2:3], model(images[2:3]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "classes"), [("Net", 10), ("FastNet", 10), ("ReadingNet", 11)])
+@pytest.mark.parametrize(("name", "classes"), [("Net", 10), ("FastNet", 10), ("BestNet", 10), ("ReadingNet", 11)])
 def test_models_by_name_are_as_large_as_they_say(name, classes):
     model = make_model(name).eval()
     assert name_of(model) == name
