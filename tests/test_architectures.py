@@ -2,15 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_kit.architectures import (
-    ARCHITECTURES,
-    LeakyNeurons,
-    Residual,
-    Spike,
-    SpikingNet,
-    kernel_net,
-    vote,
-)
+from mnist_kit.architectures import ARCHITECTURES, LeakyNeurons, Residual, Spike, SpikingNet, kernel_net, vote
 from mnist_kit.errors import ModelError
 from mnist_kit.models import summary
 
