@@ -65,8 +65,9 @@ class Recipe:
         and F. Hutter, 2019; 0: plain Adam).
     ema: the decay per step of an exponential moving average of the weights, such as 0.999, which is then what is
         evaluated and what the model has in the end (None: no average).
-    clean_statistics: whether batch norm's means and variances, those it has in evaluation, are taken from 5,000 training
-        images that are not augmented. Augmented ones are blurred and moved about; the images to be recognised are not.
+    clean_statistics: whether the means and variances that batch norm has in evaluation are taken from 5,000 training
+        images that are not augmented: those it has from training are of blurred images, moved about, which the images
+        to be recognised are not.
     network: the name of the network it was chosen for, for `make_model`. `fit` trains whichever it is given.
     members: how many networks, with seeds that count up from `seed`, `python -m mnist_kit train` trains by it for a
         committee (`fit` trains one).

@@ -312,7 +312,12 @@ def test_two_runs_at_once_are_as_each_alone(tiny):
 
 
 EXTRAS = BRIEF.but(
-    augmentation=Augmentation(degrees=10, shift=2), label_smoothing=0.1, weight_decay=0.05, ema=0.5, epochs=3
+    augmentation=Augmentation(degrees=10, shift=2, sharp=True),
+    label_smoothing=0.1,
+    weight_decay=0.05,
+    ema=0.5,
+    clean_statistics=True,
+    epochs=3,
 )
 
 
@@ -326,6 +331,20 @@ def test_augmentation_smoothing_decay_and_averages_resume_bit_for_bit(tiny):
     assert evaluate(again, tiny.test, "cpu").accuracy == resumed.epochs["val_accuracy"].iloc[-1]
     for change in ("augmentation", "ema"):
         assert losses(tiny, recipe=EXTRAS.but(**{change: None}))[1:] != list(whole.steps["loss"])[1:] or change == "ema"
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+@pytest.mark.parametrize("stop", [0, 8])
+def test_batch_norm_has_the_statistics_of_images_that_are_not_augmented(tiny, ema, stop):
+    model = small_model()
+    fit(model, tiny, EXTRAS.but(ema=ema), StopAt(stop), "cpu")
+    maps = model[0](tiny.train.images / 255)
+    assert torch.allclose(model[1].running_mean, maps.mean(dim=(0, 2, 3)), atol=1e-5)
+    assert torch.allclose(model[1].running_var, maps.var(dim=(0, 2, 3)), rtol=1e-3)
+    other = small_model()
+    fit(other, tiny, EXTRAS.but(ema=ema, clean_statistics=False), StopAt(stop), "cpu")
+    assert torch.equal(other[0].weight, model[0].weight)  # training is the same
+    assert not torch.allclose(other[1].running_mean, model[1].running_mean, atol=1e-3)
 
 
 def test_smoothed_labels_change_the_training_and_not_what_its_losses_mean(tiny):

@@ -32,6 +32,7 @@ def crosses(count: int = 8) -> torch.Tensor:
         thickness=st.floats(0, 1),
         contrast=st.floats(0, 1),
         erase=st.floats(0, 1),
+        sharp=st.booleans(),
     ),
     st.integers(1, 5),
 )
@@ -102,8 +103,17 @@ def test_erase_takes_a_square_from_its_share_of_the_images():
     assert lost.max() == 25
 
 
+def test_bicubic_sampling_keeps_the_edges_of_a_moved_image_sharper():
+    edges = [
+        augment(crosses(100), Augmentation(shift=2, sharp=sharp), generator()).diff(dim=3).square().sum().item()
+        for sharp in (False, True)
+    ]
+    assert edges[0] < edges[1]
+
+
 @pytest.mark.parametrize(
-    "values", [{"degrees": -1}, {"thickness": 1.5}, {"scale": 1}, {"erase": "much"}, {"shift": float("nan")}]
+    "values",
+    [{"degrees": -1}, {"thickness": 1.5}, {"scale": 1}, {"erase": "much"}, {"shift": float("nan")}, {"sharp": 1}],
 )
 def test_senseless_settings_are_refused(values):
     with pytest.raises(RecipeError, match=f"augmentation: {next(iter(values))}"):
