@@ -1,4 +1,4 @@
-"""The notebooks that load digits run on synthetic ones too, in any order. A file of its own, for a worker of its own."""
+"""Notebooks that load digits run on synthetic ones too, in any order. A file of its own, for a worker of its own."""
 
 import pytest
 from conftest import PROJECT
