@@ -151,7 +151,7 @@ QUICK = Recipe(
 # To see everything run once: seconds of training, an accuracy to match.
 SMALL = QUICK.but(name="small", epochs=2, train_images=6_400, expected_accuracy=0.90)
 
-# As accurate as we could get it; on two cores it takes about a quarter of an hour. Chosen on the last 10,000 training
+# As accurate as we could get it; on two cores it takes about 20 minutes. Chosen on the last 10,000 training
 # images, but for the number of epochs.
 BEST = Recipe(
     "best",
