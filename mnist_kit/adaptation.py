@@ -14,6 +14,7 @@ from tqdm import tqdm
 from mnist_kit.augment import Augmentation, augment
 from mnist_kit.checkpoints import check_name, save_weights, weights_about
 from mnist_kit.data import Digits
+from mnist_kit.device import images_at_once
 from mnist_kit.errors import DrawingError, EmptyDrawing, RecognizerError, WeightsError
 from mnist_kit.files import find, writing
 from mnist_kit.ink import Drawing, read_drawings
@@ -178,7 +179,8 @@ def _pictures(drawings: Iterable[Drawing], recognizer: Recognizer) -> tuple[Tens
 def _features(body: nn.Module, images: Tensor, progress: bool) -> Tensor:
     """What the last layer is given for each image, (N, features): the layers before it are run once, not per step."""
     device = next(body.parameters()).device
-    return torch.cat([body(batch.to(device)) for batch in tqdm(images.split(250), disable=not progress)])
+    batches = images.split(images_at_once(device))
+    return torch.cat([body(batch.to(device)) for batch in tqdm(batches, disable=not progress)])
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mnist_kit import paper
 from mnist_kit.data import Split
-from mnist_kit.device import answering, as_device, as_input, as_logits, describe, parameter_dtype
+from mnist_kit.device import answering, as_device, as_input, as_logits, describe, images_at_once, parameter_dtype
 from mnist_kit.errors import TrainingError
 from mnist_kit.models import require_module
 
@@ -80,9 +80,9 @@ def evaluate(
 ) -> Evaluation:
     """Run `model` over `split` in evaluation mode, without gradients; its mode is as before afterwards.
 
-    Moves the model to `device` (None: the best one). batch_size: images at once (None: 250 on a CPU, where they fit its
-    cache, else 2,500). Raises TrainingError for an empty split or what is none, a batch size below 1 or a missing
-    device, ModelError for what is no module, or does not answer with logits for each class.
+    Moves the model to `device` (None: the best one). batch_size: images at once (None: 50 per thread of a CPU, at most
+    250, which its caches hold; else 2,500). Raises TrainingError for an empty split or what is none, a batch size below
+    1 or a missing device, ModelError for what is no module, or does not answer with logits for each class.
     """
     require_module(model, lazy=True)
     if not isinstance(split, Split):
@@ -90,7 +90,7 @@ def evaluate(
     if len(split) == 0:
         raise TrainingError("there are no images to evaluate on")
     device = as_device(device)
-    batch_size = (250 if device.type == "cpu" else 2500) if batch_size is None else batch_size
+    batch_size = images_at_once(device) if batch_size is None else batch_size
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise TrainingError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
     dtype, classes = parameter_dtype(model), int(split.labels.max()) + 1

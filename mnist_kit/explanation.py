@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnist_kit.data import SIDE
-from mnist_kit.device import as_logits, computing, parameter_dtype
+from mnist_kit.device import as_logits, computing, images_at_once, parameter_dtype
 from mnist_kit.errors import DataError, ImageError, ModelError
-
-BATCH = 250  # images at once: they fit a CPU's cache
 
 
 def occlusion(model: nn.Module, image: Tensor, label: int, reach: int = 2, value: float = 0.0) -> Tensor:
@@ -89,7 +87,8 @@ def _answers(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[tuple
     with computing:
         model = deepcopy(model).eval().requires_grad_(False)
     device, dtype = next(model.parameters(), images).device, parameter_dtype(model)
-    for batch, of in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+    size = images_at_once(device)
+    for batch, of in zip(images.split(size), labels.split(size), strict=True):
         batch = batch.detach().to(device, dtype, copy=True).requires_grad_()
         yield batch, of.to(device), as_logits(model(batch), len(batch), int(labels.max()) + 1)
 

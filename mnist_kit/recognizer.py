@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mnist_kit.checkpoints import load_weights, weights_about
-from mnist_kit.device import as_logits, computing
+from mnist_kit.device import as_logits, computing, images_at_once
 from mnist_kit.errors import EmptyDrawing, ImageError, RecognizerError
 from mnist_kit.framing import FRAMINGS, SIDE, frame_as_mnist, frame_as_paper, mnist_raster
 from mnist_kit.ink import Drawing
 from mnist_kit.photos import as_raster
 
 DIGITS = 10  # classes; a model may have an eleventh, "no digit"
-BATCH = 500  # images at once: bounds the memory, and is as fast as any
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +135,9 @@ class Recognizer:
             with computing:
                 model = deepcopy(self.model).eval()
         with torch.inference_mode():
-            batches = [(model(batch.to(parameter)), len(batch)) for batch in images.split(BATCH)]
+            batches = [
+                (model(batch.to(parameter)), len(batch)) for batch in images.split(images_at_once(parameter.device))
+            ]
             logits = torch.cat([as_logits(answer, count, DIGITS, RecognizerError) for answer, count in batches])
             return _checked_answers((logits / self.temperature).softmax(dim=1), len(images))
 
