@@ -135,10 +135,10 @@ class Recognizer:
             with computing:
                 model = deepcopy(self.model).eval()
         with torch.inference_mode():
-            batches = [
-                (model(batch.to(parameter)), len(batch)) for batch in images.split(images_at_once(parameter.device))
-            ]
-            logits = torch.cat([as_logits(answer, count, DIGITS, RecognizerError) for answer, count in batches])
+            batches = images.split(images_at_once(parameter.device))
+            logits = torch.cat(
+                [as_logits(model(batch.to(parameter)), len(batch), DIGITS, RecognizerError) for batch in batches]
+            )
             return _checked_answers((logits / self.temperature).softmax(dim=1), len(images))
 
     def _frame(self, raster: np.ndarray, margin: int) -> Tensor:

@@ -279,7 +279,10 @@ class Run:
         size = min(self.recipe.batch_size, len(order))
         batches = order[: max(size, STATISTICS // size * size)].to(self.device).split(size)
         inputs = (as_input(self.images[batch]).to(self.dtype) for batch in batches if len(batch) == size)
-        with computing, torch.random.fork_rng(self.gpus):
+        with answering(self.averaged_model), torch.random.fork_rng(self.gpus), ExitStack() as at_end:
+            for layer in self.averaged_model.modules():
+                if hasattr(layer, "momentum"):  # update_bn does not restore it when it is interrupted
+                    at_end.callback(setattr, layer, "momentum", layer.momentum)
             torch.manual_seed(self.recipe.seed)  # of dropout
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 update_bn(inputs, self.averaged_model)

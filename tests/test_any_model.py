@@ -347,6 +347,23 @@ def test_batch_norm_has_the_statistics_of_images_that_are_not_augmented(tiny, em
     assert not torch.allclose(other[1].running_mean, model[1].running_mean, atol=1e-3)
 
 
+def test_stopped_amid_the_statistics_the_model_is_as_it_was(tiny):
+    class Stopped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small_model()
+
+        def forward(self, images):
+            if self.training and not torch.is_grad_enabled():  # statistics are taken
+                raise KeyboardInterrupt
+            return self.inner(images)
+
+    model = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, tiny, BRIEF.but(clean_statistics=True), device="cpu")
+    assert model.inner[1].momentum == 0.1 and not any(module.training for module in model.modules())
+
+
 def test_smoothed_labels_change_the_training_and_not_what_its_losses_mean(tiny):
     plain, smooth = (losses(tiny, recipe=BRIEF.but(label_smoothing=share)) for share in (0.0, 0.5))
     assert smooth[0] == plain[0] and smooth[1:] != plain[1:]
