@@ -3,15 +3,15 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 
-# Forked from a process that has imported torch, each starts within milliseconds. Windows cannot fork.
-START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-processes = multiprocessing.get_context(START)
+# Forked from a process that has imported torch, each starts within milliseconds. Elsewhere that is not safe.
+processes = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 processes.set_forkserver_preload(["benchmarks.contestants", "benchmarks.tried"])
 
 
@@ -20,7 +20,7 @@ class WorkerFailed(RuntimeError):
 
 
 class Worker:
-    """An object made by `make(*arguments)` in a fresh process. It costs no time while it is not asked."""
+    """An object made by `make(*arguments)` in a process of its own. It costs no time while it is not asked."""
 
     def __init__(self, make: Callable, *arguments):
         self.connection, theirs = processes.Pipe()

@@ -24,7 +24,7 @@ class Augmentation:
     gamma of its grey edges; erase: the share of the images that lose a square of 5 px somewhere; sharp: whether moved
     images are sampled bicubically, which blurs them less than bilinear sampling does.
 
-    Raises RecipeError for a value that is negative or no number, and for shares above 1.
+    Raises RecipeError for a value that is negative or no number, for shares above 1, and for a `sharp` that is no bool.
     """
 
     degrees: float = 0.0
@@ -40,8 +40,10 @@ class Augmentation:
     def __post_init__(self):
         if not isinstance(self.sharp, bool):
             raise RecipeError(f"augmentation: sharp must be True or False, not {self.sharp!r}")
-        for field in fields(self)[:-1]:
+        for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == "sharp":
+                continue
             most = 1 if field.name in ("thickness", "contrast", "erase") else 0.9 if field.name == "scale" else 1000
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
                 raise RecipeError(f"augmentation: {field.name} must be a number from 0 to {most}, not {value!r}")
@@ -67,7 +69,7 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Random numbers from −1 to 1."""
-    return torch.rand(shape, generator=generator) * 2 - 1
+    return torch.rand(shape, generator=generator, dtype=torch.float32) * 2 - 1
 
 
 def _moved(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
@@ -84,18 +86,19 @@ def _moved(images: Tensor, settings: Augmentation, generator: torch.Generator) -
     ys = (scale_y * sin)[:, None] * x, (scale_y * cos)[:, None] * y
     grid = torch.stack([a[:, None, :] + b[:, :, None] for a, b in (xs, ys)], dim=-1) + shift[:, None, None]
     if settings.elastic:
-        field = torch.randn((count, 2, GRID, GRID), generator=generator) * settings.elastic * 2 / width
+        field = torch.randn((count, 2, GRID, GRID), generator=generator, dtype=torch.float32)
+        field = field * settings.elastic * 2 / width
         bent = _spread(height) @ field @ _spread(width).T  # (N, 2, H, W)
         grid = grid + bent.permute(0, 2, 3, 1)
     mode = "bicubic" if settings.sharp else "bilinear"
-    return functional.grid_sample(images, grid.to(images.device), mode, align_corners=False).clamp(0, 1)
+    return functional.grid_sample(images, grid.to(images), mode, align_corners=False).clamp(0, 1)
 
 
 def _thickened(images: Tensor, most: float, generator: torch.Generator) -> Tensor:
     """Blended with the image dilated by 1 px, or eroded, each half of the time."""
     share = (_uniform((len(images), 1, 1, 1), generator) * most).to(images.device)
     # An erosion is a dilation of the negative. Maxima of shifted images: several times faster than a max pooling.
-    negative = (share < 0) * -2.0 + 1
+    negative = ((share < 0) * -2 + 1).to(share)
     wide = functional.pad(images * negative, (1, 1, 1, 1))
     wide = wide[..., :-2].maximum(wide[..., 2:]).maximum(wide[..., 1:-1])
     wide = wide[..., :-2, :].maximum(wide[..., 2:, :]).maximum(wide[..., 1:-1, :])
@@ -105,15 +108,16 @@ def _thickened(images: Tensor, most: float, generator: torch.Generator) -> Tenso
 @cache
 def _spread(side: int) -> Tensor:
     """From GRID points to `side` pixels by a smooth (bicubic) curve: float32 (side, GRID)."""
-    rows = functional.interpolate(torch.eye(GRID)[None, None], (side, GRID), mode="bicubic", align_corners=True)
-    return rows[0, 0]
+    points = torch.eye(GRID, dtype=torch.float32)[None, None]
+    return functional.interpolate(points, (side, GRID), mode="bicubic", align_corners=True)[0, 0]
 
 
 def _holes(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """1, and 0 in a square of 5 px somewhere in `share` of the images: (N, 1, H, W)."""
     count, _, height, width = images.shape
-    middle = torch.rand((2, count), generator=generator) * torch.tensor([[height], [width]])
-    middle[:, torch.rand(count, generator=generator) >= share] = -1000.0
+    places, chance = (torch.rand(shape, generator=generator, dtype=torch.float32) for shape in ((2, count), (count,)))
+    middle = places * torch.tensor([[height], [width]])
+    middle[:, chance >= share] = -1000.0
     rows = (torch.arange(height) - middle[0][:, None]).abs() < 2.5
     columns = (torch.arange(width) - middle[1][:, None]).abs() < 2.5
     return (~(rows[:, None, :, None] & columns[:, None, None, :])).to(images)

@@ -80,9 +80,9 @@ def evaluate(
 ) -> Evaluation:
     """Run `model` over `split` in evaluation mode, without gradients; its mode is as before afterwards.
 
-    Moves the model to `device` (None: the best one). batch_size: images at once (None: 50 per thread of a CPU, at most
-    250, which its caches hold; else 2,500). Raises TrainingError for an empty split or what is none, a batch size below
-    1 or a missing device, ModelError for what is no module, or does not answer with logits for each class.
+    Moves the model to `device` (None: the best one). batch_size: images at once (None: what is fastest there).
+    Raises TrainingError for an empty split or what is none, a batch size below 1 or a missing device, ModelError for
+    what is no module, or does not answer with logits for each class.
     """
     require_module(model, lazy=True)
     if not isinstance(split, Split):

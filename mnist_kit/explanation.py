@@ -87,7 +87,7 @@ def _answers(model: nn.Module, images: Tensor, labels: Tensor) -> Iterator[tuple
     with computing:
         model = deepcopy(model).eval().requires_grad_(False)
     device, dtype = next(model.parameters(), images).device, parameter_dtype(model)
-    size = images_at_once(device)
+    size = min(images_at_once(device), 250)  # what gradients need is kept
     for batch, of in zip(images.split(size), labels.split(size), strict=True):
         batch = batch.detach().to(device, dtype, copy=True).requires_grad_()
         yield batch, of.to(device), as_logits(model(batch), len(batch), int(labels.max()) + 1)

@@ -37,9 +37,9 @@ _WANTED = {
     "label_smoothing": (lambda value: _number(value, below=1), "a share from 0 to below 1"),
     "weight_decay": (_number, "a number of at least 0"),
     "ema": (lambda value: value is None or _number(value, below=1), "a share from 0 to below 1 or None"),
-    "clean_statistics": (lambda value: isinstance(value, bool), "True or False"),
     "network": (lambda value: isinstance(value, str) and value, "the name of a network"),
     "members": (lambda value: _whole(value, 1) and value <= 1000, "a whole number from 1 to 1000"),
+    "clean_statistics": (lambda value: isinstance(value, bool), "True or False"),
 }
 
 
@@ -65,12 +65,12 @@ class Recipe:
         and F. Hutter, 2019; 0: plain Adam).
     ema: the decay per step of an exponential moving average of the weights, such as 0.999, which is then what is
         evaluated and what the model has in the end (None: no average).
-    clean_statistics: whether the means and variances that batch norm has in evaluation are taken from 5,000 training
-        images that are not augmented: those it has from training are of blurred images, moved about, which the images
-        to be recognised are not.
     network: the name of the network it was chosen for, for `make_model`. `fit` trains whichever it is given.
     members: how many networks, with seeds that count up from `seed`, `python -m mnist_kit train` trains by it for a
         committee (`fit` trains one).
+    clean_statistics: whether the means and variances that batch norm uses in evaluation are taken anew, after each
+        epoch and where training is stopped, from up to 5,000 training images as they are. Those it keeps while it
+        trains are of augmented images: blurred, and moved about.
 
     Raises RecipeError for values that make no sense.
     """
@@ -91,9 +91,9 @@ class Recipe:
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
     ema: float | None = None
-    clean_statistics: bool = False
     network: str = "Net"
     members: int = 1
+    clean_statistics: bool = False
 
     def __post_init__(self):
         for field, (makes_sense, wanted) in _WANTED.items():

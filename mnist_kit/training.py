@@ -5,7 +5,8 @@ import platform
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from copy import deepcopy
 from functools import cached_property
 
 import numpy as np
@@ -13,8 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import AveragedModel
 
 from mnist_kit.augment import augment
 from mnist_kit.checkpoints import Checkpoints
@@ -40,7 +42,7 @@ from mnist_kit.recipes import Recipe, get_recipe
 from mnist_kit.signals import stopping_on_signals
 
 MOST_STEPS = 100_000_000  # of a run: what it keeps of each has to fit into memory
-STATISTICS = 5_000  # images that batch norm's statistics are taken from; with twice as many no more is recognised
+STATISTICS = 5_000  # images, at most, that batch norm's statistics are taken from; more of them change nothing
 CHECK_STEPS = 100  # on a GPU, between two looks at the losses: each look waits for the device
 
 
@@ -164,8 +166,9 @@ def fit(
             model.eval()
         if checkpoints and not run.amid_step and run.keep_weights():
             checkpoints.save(run)
-        if run.interrupted:
-            run.take_clean_statistics()
+        if run.interrupted and not run.amid_step:
+            with suppress(KeyboardInterrupt):  # asked to stop once more
+                run.take_clean_statistics()
         if run.averaged_model is not model:
             unwrapped(model).load_state_dict(run.averaged_model.state_dict())
     return run.history()
@@ -275,17 +278,21 @@ class Run:
         """Give batch norm the statistics of training images that are not augmented, where the recipe asks for it."""
         if not self.recipe.clean_statistics:
             return
-        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.recipe.seed))
-        size = min(self.recipe.batch_size, len(order))
-        batches = order[: max(size, STATISTICS // size * size)].to(self.device).split(size)
-        inputs = (as_input(self.images[batch]).to(self.dtype) for batch in batches if len(batch) == size)
-        with answering(self.averaged_model), torch.random.fork_rng(self.gpus), ExitStack() as at_end:
-            for layer in self.averaged_model.modules():
-                if hasattr(layer, "momentum"):  # update_bn does not restore it when it is interrupted
-                    at_end.callback(setattr, layer, "momentum", layer.momentum)
-            torch.manual_seed(self.recipe.seed)  # of dropout
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                update_bn(inputs, self.averaged_model)
+        model, size = unwrapped(self.averaged_model), self.recipe.batch_size
+        with computing:
+            copy = deepcopy(model).eval()  # an interruption leaves the model as it is
+        for layer in copy.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.reset_running_stats()
+                layer.train().momentum = None  # the mean over the batches
+        shuffle = torch.Generator().manual_seed(self.recipe.seed)
+        order = torch.randperm(len(self.images), generator=shuffle, device="cpu").to(self.device)
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            for batch in order[: max(size, STATISTICS // size * size)].split(size):
+                if len(batch) == size:
+                    copy(as_input(self.images[batch]).to(self.dtype))
+        with computing:
+            model.load_state_dict(copy.state_dict())
 
     def should_stop(self) -> bool:
         """Whether somebody has asked the run to stop. Several processes have to agree, and do so when they look."""

@@ -22,7 +22,8 @@ from mnist_kit.recipes import Recipe
 from mnist_kit.recognizer import Recognizer
 from mnist_kit.training import Callback, fit
 
-BRIEF = Recipe("brief", epochs=2, batch_size=25, train_images=100, learning_rate=0.01)  # 2 × 4 steps
+# 2 × 4 steps.
+BRIEF = Recipe("brief", epochs=2, batch_size=25, train_images=100, learning_rate=0.01, clean_statistics=True)
 
 
 class Views(nn.Module):
@@ -316,21 +317,22 @@ EXTRAS = BRIEF.but(
     label_smoothing=0.1,
     weight_decay=0.05,
     ema=0.5,
-    clean_statistics=True,
     epochs=3,
 )
 
 
-def test_augmentation_smoothing_decay_and_averages_resume_bit_for_bit(tiny):
-    model, again = small_model(), small_model(9)
-    whole = fit(model, tiny, EXTRAS, device="cpu")
-    fit(small_model(), tiny, EXTRAS, StopAt(7), "cpu", checkpoint="run")
-    resumed = fit(again, tiny, EXTRAS, device="cpu", checkpoint="run", resume=True)
+@pytest.mark.parametrize("ema", [None, 0.5])
+@pytest.mark.parametrize("stop", [6, 7])
+def test_augmentation_smoothing_decay_averages_and_statistics_resume_bit_for_bit(tiny, ema, stop):
+    model, again, recipe = small_model(), small_model(9), EXTRAS.but(ema=ema)
+    whole = fit(model, tiny, recipe, device="cpu")
+    fit(small_model(), tiny, recipe, StopAt(stop), "cpu", checkpoint="run")
+    resumed = fit(again, tiny, recipe, device="cpu", checkpoint="run", resume=True)
     assert list(resumed.steps["loss"]) == list(whole.steps["loss"])
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     assert evaluate(again, tiny.test, "cpu").accuracy == resumed.epochs["val_accuracy"].iloc[-1]
     for change in ("augmentation", "ema"):
-        assert losses(tiny, recipe=EXTRAS.but(**{change: None}))[1:] != list(whole.steps["loss"])[1:] or change == "ema"
+        assert losses(tiny, recipe=recipe.but(**{change: None}))[1:] != list(whole.steps["loss"])[1:] or change == "ema"
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])
@@ -347,21 +349,35 @@ def test_batch_norm_has_the_statistics_of_images_that_are_not_augmented(tiny, em
     assert not torch.allclose(other[1].running_mean, model[1].running_mean, atol=1e-3)
 
 
-def test_stopped_amid_the_statistics_the_model_is_as_it_was(tiny):
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_stopped_amid_the_statistics_the_model_keeps_those_of_training(tiny, ema):
     class Stopped(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = small_model()
 
         def forward(self, images):
-            if self.training and not torch.is_grad_enabled():  # statistics are taken
+            answer = self.inner(images)
+            if self.inner[1].training and not torch.is_grad_enabled():  # statistics are taken
                 raise KeyboardInterrupt
-            return self.inner(images)
+            return answer
 
-    model = Stopped()
-    with pytest.raises(KeyboardInterrupt):
-        fit(model, tiny, BRIEF.but(clean_statistics=True), device="cpu")
-    assert model.inner[1].momentum == 0.1 and not any(module.training for module in model.modules())
+    recipe = EXTRAS.but(ema=ema)
+    without, model = small_model(), Stopped()
+    fit(without, tiny, recipe.but(clean_statistics=False), StopAt(4), "cpu")
+    history = fit(model, tiny, recipe, device="cpu")
+    assert history.about["interrupted"] and len(history.steps) == 4 and model.inner[1].momentum == 0.1
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(model.inner.state_dict()[name], tensor) for name, tensor in without.state_dict().items())
+
+
+def test_batch_norm_behind_dropout_has_the_statistics_of_what_it_gets_in_evaluation(tiny):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.BatchNorm1d(784), nn.Linear(784, 10))
+    fit(model, tiny, BRIEF, device="cpu")
+    pixels = (tiny.train.images / 255).flatten(1)
+    assert torch.allclose(model[2].running_mean, pixels.mean(0), atol=1e-5)
+    assert torch.allclose(model[2].running_var, pixels.var(0), rtol=0.05, atol=1e-5)  # of batches, on average
 
 
 def test_smoothed_labels_change_the_training_and_not_what_its_losses_mean(tiny):

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_kit.augment import Augmentation, augment
+from mnist_kit.augment import Augmentation, _spread, augment
 from mnist_kit.errors import RecipeError
 
 ALL = Augmentation(degrees=10, scale=0.1, shear=0.2, shift=1.5, elastic=0.7, thickness=0.8, contrast=0.4, erase=0.3)
@@ -101,6 +103,18 @@ def test_erase_takes_a_square_from_its_share_of_the_images():
     lost = (changed == 0).sum(dim=(1, 2, 3))
     assert 0.2 < (lost > 0).float().mean() < 0.3
     assert lost.max() == 25
+
+
+def test_what_the_default_dtype_is_changes_nothing():
+    images, settings = crosses(), replace(ALL, sharp=True)
+    expected = augment(images, settings, generator())
+    _spread.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        changed = augment(images, settings, generator())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert changed.dtype == torch.float32 and torch.allclose(changed, expected, atol=1e-5)
 
 
 def test_bicubic_sampling_keeps_the_edges_of_a_moved_image_sharper():

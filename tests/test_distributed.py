@@ -22,7 +22,9 @@ from mnist_kit.training import fit
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs gloo on Unix here")
 
 # 300 training images; 5 epochs × 6 steps, with dropout, batch norm, and test images that three cannot share equally.
-RECIPE = Recipe("brief", epochs=2, batch_size=48, schedule="one-cycle", seed=5, learning_rate=0.002)
+RECIPE = Recipe(
+    "brief", epochs=2, batch_size=48, schedule="one-cycle", seed=5, learning_rate=0.002, clean_statistics=True
+)
 
 SCRIPT = """
 import json, sys

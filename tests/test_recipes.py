@@ -55,6 +55,7 @@ def test_a_batch_larger_than_the_data(train_images, used):
         ("weight_decay", -1),
         ("dropout", -0.1),
         ("members", 0),
+        ("clean_statistics", 1),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(field, value):
