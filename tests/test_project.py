@@ -98,12 +98,17 @@ def prose_of(path):
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
+def headings(path):
+    titles = re.findall(r"^#+ (.+)$", prose_of(path), flags=re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_lead_somewhere():
-    entries = {title.lower().replace(" ", "-") for title in re.findall(r"^### (.+)$", prose_of(GLOSSARY), flags=re.M)}
-    for path in [*NOTEBOOKS, *ANSWERS, GLOSSARY]:
+    for path in [*NOTEBOOKS, *ANSWERS, GLOSSARY, PROJECT / "README.md", PROJECT / "benchmarks" / "README.md"]:
         for target, entry in re.findall(r"\]\(([\w./-]+)(?:#([\w-]+))?\)", prose_of(path)):
-            assert (path.parent / target).is_file(), f"{path.name} links to {target}"
-            assert not entry or entry in entries, f"{path.name} links to {entry}, which the glossary lacks"
+            found = (path.parent / target).resolve()
+            assert found.exists(), f"{path.name} links to {target}"
+            assert not entry or entry in headings(found), f"{path.name} links to {entry}, which {target} lacks"
 
 
 def test_the_glossary_is_in_order_and_its_words_are_used():
