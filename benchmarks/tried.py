@@ -22,6 +22,7 @@ from benchmarks.report import begin, number, page, paired, save, spread, table
 from benchmarks.rivals import Pictures, shuffled
 from benchmarks.workers import Worker, WorkerFailed, alternating
 from mnist_kit import PAPER, Net, as_input
+from mnist_kit.device import keeping_memory
 
 FIRST_STEPS = 3
 # Relative. The first loss is forward only; Adam then divides rounding noise by itself where a gradient is zero.
@@ -38,7 +39,7 @@ class PlainNet(Net):
 @dataclass(frozen=True)
 class Settings:
     """How a step is made. feed: where batches come from ("loader", "ready": made beforehand, "tensor": one of uint8);
-    threads: × the usual number.
+    threads: × the usual number; memory: whether what a step frees is kept for the next one.
     """
 
     feed: str = "tensor"
@@ -50,14 +51,16 @@ class Settings:
     threads: float = 1
     set_to_none: bool = True
     inplace: bool = True
+    memory: bool = True
 
 
 LADDER = {
-    "plain loop": Settings("loader", channels_last=False, fused=False),
-    "… had it no loading to do": Settings("ready", channels_last=False, fused=False),
-    "one uint8 tensor, no `.item()`": Settings(channels_last=False, fused=False),
-    "+ channels_last": Settings(fused=False),
-    "+ fused Adam": Settings(),
+    "plain loop": Settings("loader", channels_last=False, fused=False, memory=False),
+    "… had it no loading to do": Settings("ready", channels_last=False, fused=False, memory=False),
+    "one uint8 tensor, no `.item()`": Settings(channels_last=False, fused=False, memory=False),
+    "+ channels_last": Settings(fused=False, memory=False),
+    "+ fused Adam": Settings(memory=False),
+    "+ freed memory is kept": Settings(),
 }
 PLAIN, OURS = next(iter(LADDER)), list(LADDER)[-1]
 OTHERS = {
@@ -82,6 +85,8 @@ class Step:
             raise RuntimeError("there is no C++ compiler here")
         self.settings, self.device, self.seed = settings, torch.device(device), seed
         self.digits, self.stream = digits_called(data), None
+        self.memory = keeping_memory() if settings.memory else nullcontext()
+        self.memory.__enter__()  # until the process ends
         if settings.threads != 1:
             torch.set_num_threads(max(1, round(torch.get_num_threads() * settings.threads)))
 

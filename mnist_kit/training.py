@@ -31,6 +31,7 @@ from mnist_kit.device import (
     describe,
     device_name,
     has_bfloat16,
+    keeping_memory,
     parameter_dtype,
 )
 from mnist_kit.distributed import World, contact, world
@@ -115,7 +116,7 @@ def fit(
     checkpoints = None if checkpoint is None else Checkpoints(checkpoint, every)
 
     # A reader's grad mode, signal handlers and the model's dropout are as before afterwards.
-    with torch.inference_mode(False), torch.enable_grad(), contact(), ExitStack() as at_end:
+    with torch.inference_mode(False), torch.enable_grad(), contact(), keeping_memory(), ExitStack() as at_end:
         run = Run(model, digits, recipe, processes.own(as_device(device)), processes)
         at_end.enter_context(stopping_on_signals(run))
         _set_dropout(model, recipe.dropout, at_end)
