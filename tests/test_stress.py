@@ -45,7 +45,7 @@ from mnist_kit.recipes import Recipe
 
 THREE = sample_drawing(3, seed=1, size=(100, 100))
 BRIEF = Recipe("brief", epochs=1, batch_size=50)  # 6 steps of `tiny`
-MIXTURES = 200
+MIXTURES = 100
 
 
 def test_in_any_mixture_of_threads_training_comes_to_the_same_bits(tiny, monkeypatch):
