@@ -40,10 +40,8 @@ class Augmentation:
     def __post_init__(self):
         if not isinstance(self.sharp, bool):
             raise RecipeError(f"augmentation: sharp must be True or False, not {self.sharp!r}")
-        for field in fields(self):
+        for field in (field for field in fields(self) if field.name != "sharp"):
             value = getattr(self, field.name)
-            if field.name == "sharp":
-                continue
             most = 1 if field.name in ("thickness", "contrast", "erase") else 0.9 if field.name == "scale" else 1000
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
                 raise RecipeError(f"augmentation: {field.name} must be a number from 0 to {most}, not {value!r}")
