@@ -1,8 +1,10 @@
-"""The notebooks run on synthetic digits too, and in any order. In a file of its own, for a worker of its own."""
+"""The notebooks run on synthetic digits too, and in any order."""
 
 import pytest
 from conftest import PROJECT
 from running import STEMS, run
+
+pytestmark = pytest.mark.xdist_group("without mnist")
 
 
 @pytest.fixture(scope="module")
