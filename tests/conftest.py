@@ -15,6 +15,28 @@ from mnist_kit.data import Digits, Split, load_mnist
 from mnist_kit.models import Net
 from mnist_kit.training import Callback
 
+# Files whose tests share what is long in the making, or build on each other.
+TOGETHER = (
+    "tests/browser/",
+    "tests/notebooks/test_series",
+    "tests/notebooks/test_without_mnist",
+    "tests/test_adaptation",
+    "tests/test_export",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each test goes to whichever worker is free, a file of `TOGETHER` to one: so no core is idle towards the end."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return super()._split_scope(nodeid) if nodeid.startswith(TOGETHER) else nodeid
+
+    return Scheduling(config, log)
+
+
 settings.register_profile("patient", deadline=None)  # nothing is timed here: machines differ, and have other work
 settings.load_profile("patient")
 

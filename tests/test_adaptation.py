@@ -22,8 +22,6 @@ from mnist_kit import (
 )
 from mnist_kit.adaptation import adapt, forget
 
-pytestmark = pytest.mark.xdist_group("adaptation")
-
 
 def hand(seeds, size=(120, 90)):
     """Somebody who writes every 7 as in a mirror, and the other digits as they are."""

@@ -13,7 +13,6 @@ from mnist_kit.framing import frame_as_drawn, mnist_raster
 from mnist_kit.recognizer import Recognizer
 from mnist_kit.synthetic import sample_drawing
 
-pytestmark = pytest.mark.xdist_group("export")
 DRAWINGS = [sample_drawing(digit, seed=seed) for digit in range(10) for seed in range(5)]
 
 

@@ -1,12 +1,13 @@
-"""What networks of one recipe and several seeds come to, alone and together: the table behind notebook 10's last part.
+"""What networks of one recipe and several seeds come to, alone and together: the tables behind notebook 10's last part.
 
     python -m mnist_kit train --recipe committee
-    python tools/committee.py OUT.csv
+    python tools/committee.py mnist_kit/reference
 
-A row per group of members, of one to all: `mnist`, the fraction of MNIST's test images their mean probabilities get
-right; and, where QMNIST can be had, `qmnist`, the same of its other 50,000 test images, by which nothing was chosen.
-The first command writes the table of each network alone, `runs/committee-mnist-seeds.csv` of the home folder, which the
-package has as `reference/committee_seeds.csv`.
+`committee.csv` has a row per group of members, of one to all: `mnist`, the fraction of MNIST's test images their mean
+probabilities get right; and, where QMNIST can be had, `qmnist`, the same of its other 50,000 test images, by which
+nothing was chosen. `committee_misread.csv` has a row per test image of MNIST that at least one member misreads: how
+many do, and what all together say. The first command writes the table of each network alone,
+`runs/committee-mnist-seeds.csv` of the home folder, which the package has as `reference/committee_seeds.csv`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from mnist_kit import COMMITTEE, DataError, evaluate, load_mnist, load_weights
 from mnist_kit.data import Split
+from mnist_kit.evaluation import Evaluation
 from mnist_kit.files import write_atomically
 
 
@@ -32,9 +34,20 @@ def test_images() -> dict[str, Split]:
     return splits
 
 
+def misread(evaluations: list[Evaluation]) -> pd.DataFrame:
+    """A row per image that somebody misreads: its place, its label, the committee's answer, and how many misread it."""
+    errors = sum((~evaluation.correct).int() for evaluation in evaluations)
+    places = errors.nonzero()[:, 0]
+    together = sum(evaluation.probabilities for evaluation in evaluations).argmax(1)
+    columns = {"image": places, "label": evaluations[0].labels[places], "answer": together[places]}
+    return pd.DataFrame(
+        {name: values.numpy() for name, values in columns.items()} | {"members": errors[places].numpy()}
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="the CSV file to write")
+    parser.add_argument("folder", type=Path, help="where to write the tables")
     parser.add_argument("--weights", default="committee-mnist", help="their name, before -seed-0; default: %(default)s")
     parser.add_argument("--members", type=int, default=COMMITTEE.members, help="how many; default: %(default)s")
     options = parser.parse_args()
@@ -51,9 +64,9 @@ def main() -> None:
                 mean = sum(evaluations[seed].probabilities for seed in group)
                 row[name] = (mean.argmax(1) == evaluations[0].labels).double().mean().item()
             rows.append(row)
-    table = pd.DataFrame(rows)
-    write_atomically(options.table, table.to_csv(index=False).encode())
-    print(table.to_string(index=False))
+    for name, table in ("committee", pd.DataFrame(rows)), ("committee_misread", misread(answers["mnist"])):
+        write_atomically(options.folder / f"{name}.csv", table.to_csv(index=False).encode())
+        print(table.to_string(index=False))
 
 
 if __name__ == "__main__":

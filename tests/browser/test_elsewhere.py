@@ -11,7 +11,7 @@ from browser.conftest import needs_chromium
 from browser.test_pad import NOTEBOOK, SEVEN, PadOnScreen, cells, photograph, scroll_to_the_pad
 from mnist_kit import Recognizer, WeightsError
 
-pytestmark = [needs_chromium, pytest.mark.xdist_group("elsewhere")]
+pytestmark = needs_chromium
 CELL = "from mnist_kit import DigitPad, Recognizer\npad = DigitPad(Recognizer.load())\npad"
 
 

@@ -7,7 +7,7 @@ from browser.conftest import ARTEFACTS, needs_chromium, open_notebook
 
 STEMS = [path.stem for path in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 
-pytestmark = [needs_chromium, pytest.mark.xdist_group("lab")]
+pytestmark = needs_chromium
 
 
 def run_all(page):

@@ -18,7 +18,7 @@ if CHROMIUM:
 
     expect.set_options(timeout=60_000)  # a machine that is busy with other things is slow, and not wrong
 
-pytestmark = [needs_chromium, pytest.mark.xdist_group("pad")]
+pytestmark = needs_chromium
 NOTEBOOK = "05_draw_digits"
 SEVEN = [(200, 150), (400, 150), (300, 450)]
 PENS = REAL_DATA and REAL_DATA / "pen_strokes" / "dev.jsonl"

@@ -9,11 +9,7 @@ from mnist_kit import Recognizer, sample_drawing
 from mnist_kit.errors import ExportError
 from mnist_kit.export import _fetched, export_page
 
-pytestmark = [
-    needs_chromium,
-    pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine"),
-    pytest.mark.xdist_group("page"),
-]
+pytestmark = [needs_chromium, pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")]
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from running import STEMS, run
 
 from benchmarks.jupyter_lab import CHROMIUM
 
-pytestmark = pytest.mark.xdist_group("series")
-
 if CHROMIUM:
     pytest.skip("they run in the browser: browser/test_lab.py", allow_module_level=True)
 

@@ -4,8 +4,6 @@ import pytest
 from conftest import PROJECT
 from running import STEMS, run
 
-pytestmark = pytest.mark.xdist_group("without mnist")
-
 
 @pytest.fixture(scope="module")
 def synthetic_home(tmp_path_factory):
