@@ -15,19 +15,25 @@ from mnist_kit.data import Digits, Split, load_mnist
 from mnist_kit.models import Net
 from mnist_kit.training import Callback
 
-# Files whose tests share what is long in the making, or build on each other.
+# Files whose tests share what is long in the making, or build on each other; the longest come first.
 TOGETHER = (
-    "tests/browser/",
-    "tests/notebooks/test_series",
+    "tests/browser/test_lab",
     "tests/notebooks/test_without_mnist",
+    "tests/notebooks/test_series",
+    "tests/browser/",
     "tests/test_adaptation",
     "tests/test_export",
 )
 
 
+def pytest_collection_modifyitems(items):
+    """The files of `TOGETHER`, then all the others: long files at the end would leave a core with nothing to do."""
+    items.sort(key=lambda item: [not item.nodeid.startswith(start) for start in TOGETHER])
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each test goes to whichever worker is free, a file of `TOGETHER` to one: so no core is idle towards the end."""
+    """Each test goes to whichever worker is free, a file of `TOGETHER` to one."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
