@@ -37,7 +37,7 @@ html: .venv/ready  ## the notebooks as pages of HTML, pictures described, in dat
 	@$(BIN)/jupyter nbconvert --to html --TemplateExporter.extra_template_basedirs=tools --template described \
 		--output-dir data/html notebooks/*.ipynb
 
-bench: .venv/ready  ## measure training beside its floor and its rivals, in ten minutes
+bench: .venv/ready  ## measure training beside its floor and its rivals, in two minutes or so
 	@$(BIN)/python -m benchmarks.speed
 
 bench-tried: .venv/ready  ## measure what makes a step shorter, and what does not

@@ -18,7 +18,7 @@ from mnist_kit import export, reading
 from mnist_kit.checkpoints import Checkpoints, check_name, load_weights, save_weights
 from mnist_kit.data import SOURCES, Split, load_mnist
 from mnist_kit.device import as_device
-from mnist_kit.distributed import World, contact, independent, join
+from mnist_kit.distributed import World, contact, join
 from mnist_kit.errors import ContactLost, MnistKitError, RecipeError, WeightsError
 from mnist_kit.evaluation import evaluate
 from mnist_kit.files import home_folder, write_atomically
@@ -99,17 +99,17 @@ def train(options: argparse.Namespace) -> int:
     make_model(recipe.network)
     digits = processes.from_first(lambda: make_digits() if options.data == "synthetic" else load_mnist(options.data))
 
-    def run(name: str, recipe: Recipe, saves: bool, title: str = "") -> pd.DataFrame | None:
+    def run(name: str, recipe: Recipe, processes: World, title: str = "") -> pd.DataFrame | None:
         """The table of epochs of a run that was saved; None when it was stopped: its checkpoint has all there is."""
-        if options.resume and saves and not Checkpoints(name).states():
+        if options.resume and processes.is_first and not Checkpoints(name).states():
             print(f"there is no checkpoint {name!r} yet: starting with the first step", file=sys.stderr)
         torch.manual_seed(recipe.seed)
         model = make_model(recipe.network)
         progress = ProgressLine(title=title)
-        history = fit(model, digits, recipe, progress, device, name, options.every, options.resume)
+        history = fit(model, digits, recipe, progress, device, name, options.every, options.resume, processes)
         if history.about["interrupted"]:
             return None
-        if saves:
+        if processes.is_first:
             accuracy = history.epochs["val_accuracy"].iloc[-1]
             print(save_history(history, name), save_weights(model, name, recipe, accuracy, options.data), sep="\n")
         return history.epochs
@@ -122,25 +122,24 @@ def train(options: argparse.Namespace) -> int:
         if processes.is_first and len(members) > 1:
             _print_committee(members, recipe.network, digits.test, device)
         return 2 if table["val_accuracy"].isna().any() else 0
-    return _stopped(processes) if run(name, recipe, processes.is_first) is None else 0
+    return _stopped(processes) if run(name, recipe, processes) is None else 0
 
 
 def _train_seeds(run: Callable, name: str, recipe: Recipe, seeds: list[int], processes: World) -> pd.DataFrame | None:
     """A row per seed, NaN where a run failed; the first process prints and saves it. None: it was stopped."""
     rows = []
-    with independent():
-        for seed in seeds[processes.rank :: processes.size]:
-            rows.append({"seed": seed})
-            try:
-                epochs = run(f"{name}-seed-{seed}", replace(recipe, seed=seed, members=1), True, f"seed {seed}")
-            except MnistKitError as error:  # the other seeds are no worse for it
-                print(f"seed {seed} failed: {error}", file=sys.stderr)
-                continue
-            if epochs is None:
-                return None
-            last = epochs.iloc[-1]
-            rows[-1] |= {"val_accuracy": last.val_accuracy, "best_val_accuracy": epochs.val_accuracy.max()}
-            rows[-1] |= {"val_loss": last.val_loss, "seconds": epochs.seconds.sum()}
+    for seed in seeds[processes.rank :: processes.size]:
+        rows.append({"seed": seed})
+        try:
+            epochs = run(f"{name}-seed-{seed}", replace(recipe, seed=seed, members=1), World(), f"seed {seed}")
+        except MnistKitError as error:  # the other seeds are no worse for it
+            print(f"seed {seed} failed: {error}", file=sys.stderr)
+            continue
+        if epochs is None:
+            return None
+        last = epochs.iloc[-1]
+        rows[-1] |= {"val_accuracy": last.val_accuracy, "best_val_accuracy": epochs.val_accuracy.max()}
+        rows[-1] |= {"val_loss": last.val_loss, "seconds": epochs.seconds.sum()}
     columns = ["seed", "val_accuracy", "best_val_accuracy", "val_loss", "seconds"]
     table = pd.DataFrame([row for part in processes.gather(rows) for row in part], columns=columns).sort_values("seed")
     if processes.is_first:

@@ -97,7 +97,7 @@ def adapt(
     ways = min(max(VARIED // len(labels), 4), 20)
     varied = augment(pictures.repeat_interleave(ways, 0), WAYS, generator)
     shown = old, aside, pictures, varied
-    old, aside, pictures, varied = _features(body, torch.cat(shown), progress).split([*map(len, shown)])
+    old, aside, pictures, varied = _features(body, torch.cat(shown), last.weight, progress).split([*map(len, shown)])
     varied = varied.unflatten(0, (-1, ways))  # (drawings, ways, features)
 
     shuffled = torch.randperm(len(labels), generator=generator)
@@ -176,11 +176,10 @@ def _pictures(drawings: Iterable[Drawing], recognizer: Recognizer) -> tuple[Tens
 
 
 @torch.no_grad()
-def _features(body: nn.Module, images: Tensor, progress: bool) -> Tensor:
-    """What the last layer is given for each image, (N, features): the layers before it are run once, not per step."""
-    device = next(body.parameters()).device
-    batches = images.split(images_at_once(device))
-    return torch.cat([body(batch.to(device)) for batch in tqdm(batches, disable=not progress)])
+def _features(body: nn.Module, images: Tensor, like: Tensor, progress: bool) -> Tensor:
+    """What the last layer, whose weights are `like`, is given for each image, (N, features): `body` runs only once."""
+    batches = images.split(images_at_once(like.device))
+    return torch.cat([body(batch.to(like)) for batch in tqdm(batches, disable=not progress)])
 
 
 @torch.no_grad()

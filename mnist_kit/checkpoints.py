@@ -85,15 +85,8 @@ def save_weights(
     _described(path, metadata)
     if not all(parameter.isfinite().all() for parameter in unwrapped(model).parameters()):
         raise WeightsError(f"{name!r} is not saved: the weights hold numbers that are not finite. Train again.")
-    keep_better(path, accuracy or 0.0, _accuracy)
+    keep_better(path, accuracy or 0.0, lambda file: float(_read(file)[1]["accuracy"] or 0))
     return write_atomically(path, save(tensors, metadata))
-
-
-def _accuracy(path: Path) -> float:
-    try:
-        return float(_read(path)[1]["accuracy"] or 0)
-    except (WeightsError, TypeError, ValueError):
-        return 0.0
 
 
 def check_name(name: str) -> None:
@@ -252,10 +245,6 @@ class Checkpoints:
                 ) from error
             except NotImplementedError:  # some network drives know no locks: there nobody is kept out
                 pass
-
-    def release(self) -> None:
-        """Let other runs have the name."""
-        self.lock.release()
 
     def is_due(self, step: int) -> bool:
         """Whether a state should be written after this step."""

@@ -95,16 +95,10 @@ class World:
                 dist.broadcast(buffer, 0)
 
 
-_independent = False  # whether the processes each train a model of their own
-
-
-def world() -> World:
-    """The processes that a call of `fit` trains in: those of `torchrun`, joined on first use; else this one alone."""
-    return World() if _independent else join()
-
-
 def join(patience: timedelta | None = None) -> World:
-    """Meet the other processes of `torchrun`. patience: how long to wait for one that does not answer (30 minutes).
+    """The processes that `fit` trains in: those of `torchrun`, joined on first use; else this one alone.
+
+    patience: how long to wait for one that does not answer (30 minutes).
 
     Raises TrainingError when the environment does not say where they are, or which of them this one is.
     """
@@ -123,17 +117,6 @@ def join(patience: timedelta | None = None) -> World:
         if "LOCAL_WORLD_SIZE" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
     return World(dist.get_rank(), dist.get_world_size())
-
-
-@contextmanager
-def independent() -> Iterator[None]:
-    """Within it each process trains for itself."""
-    global _independent
-    _independent = True
-    try:
-        yield
-    finally:
-        _independent = False
 
 
 @contextmanager

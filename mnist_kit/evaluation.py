@@ -94,12 +94,10 @@ def evaluate(
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise TrainingError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
     dtype, classes = parameter_dtype(model), int(split.labels.max()) + 1
+    logits = []
     with answering(model):
         model.to(device)
-        logits = torch.cat(
-            [
-                as_logits(model(as_input(images.to(device)).to(dtype)), len(images), classes)
-                for images in split.images.split(min(batch_size, len(split)))
-            ]
-        )
-    return Evaluation(logits.cpu(), split.labels.cpu())
+        for images in split.images.split(min(batch_size, len(split))):
+            answers = model(as_input(images.to(device)).to(dtype))  # (batch, 1, 28, 28) -> (batch, classes)
+            logits.append(as_logits(answers, len(images), classes))
+    return Evaluation(torch.cat(logits).cpu(), split.labels.cpu())

@@ -24,7 +24,7 @@ from mnist_kit.files import write_atomically
 from mnist_kit.framing import DIGIT_SIDE, SIDE
 from mnist_kit.ink import MAX_SIDE
 from mnist_kit.models import unwrapped
-from mnist_kit.recognizer import DIGITS, Recognizer
+from mnist_kit.recognizer import CLASSES, Recognizer
 
 OPSET = 20  # of ONNX: what ONNX Runtime has understood since 1.17, of January 2024
 RUNTIME = "onnxruntime-web@1.30.0"  # the npm package of ONNX Runtime Web, Microsoft, MIT licence
@@ -53,11 +53,8 @@ def export_page(recognizer: Recognizer, path: Path | str, runtime: Path | str | 
 
 
 def _page(recognizer: Recognizer, model: bytes, runtime: Path | str | None) -> bytes:
-    if runtime is None:
-        with tempfile.TemporaryDirectory() as folder:
-            script, wasm = _runtime(_fetched(Path(folder)))
-    else:
-        script, wasm = _runtime(Path(runtime))
+    with tempfile.TemporaryDirectory() as folder:
+        script, wasm = _runtime(_fetched(Path(folder)) if runtime is None else Path(runtime))
     page = Template(PAGE.read_text(encoding="utf-8")).substitute(
         about=escape(f"{type(recognizer.model).__name__}, made with mnist_kit; ONNX Runtime Web (MIT) runs it."),
         model=base64.b64encode(model).decode(),
@@ -174,10 +171,10 @@ class Portable(nn.Module):
         image = frame(raster)
         shares = (self.model(image[None])[0] / self.temperatures[0]).softmax(0)
         doubt = shares
-        if len(shares) == DIGITS:
+        if len(shares) == CLASSES:
             doubt = (self.reader(image[None])[0] / self.temperatures[1]).softmax(0)
-        digits = shares[:DIGITS]
-        return digits / digits.sum(), 1 - doubt[DIGITS:].sum(), image
+        digits = shares[:CLASSES]
+        return digits / digits.sum(), 1 - doubt[CLASSES:].sum(), image
 
 
 def frame(raster: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from mnist_kit.errors import StorageError
+from mnist_kit.errors import MnistKitError, StorageError
 
 PACKAGE = Path(__file__).resolve().parent
 REFERENCE = PACKAGE / "reference"
@@ -74,12 +74,21 @@ def is_plain_name(name: object) -> bool:
 def keep_better(path: Path, score: float, score_of: Callable[[Path], float]) -> None:
     """Before `path` is written anew: where what it holds scores more than `score`, copy it to <name>-better-<n>.
 
-    score_of: the score of a file, 0 for one that is not there or cannot be read. A warning tells the new name; nothing
-    happens where one that was kept earlier is as good. Raises StorageError when it cannot be copied.
+    score_of: the score of a file; one that cannot be read scores 0. A warning tells the new name; nothing happens where
+    one that was kept earlier is as good. Raises StorageError when it cannot be copied.
     """
-    earlier = score_of(path)
+
+    def known(file: Path) -> float:
+        try:
+            return score_of(file)
+        except (MnistKitError, TypeError, ValueError):
+            return 0.0
+
+    if not os.path.exists(path):
+        return
+    earlier = known(path)
     kept = list(path.parent.glob(f"{glob.escape(path.stem)}-better-*{path.suffix}"))
-    if not earlier > score or any(score_of(other) >= earlier for other in kept):  # NaN is no score
+    if not earlier > score or any(known(other) >= earlier for other in kept):  # NaN is no score
         return
     free = next(other for n in count(1) if not (other := path.with_stem(f"{path.stem}-better-{n}")).exists())
     write_atomically(free, path.read_bytes())

@@ -84,7 +84,7 @@ def save_history(history: History, name: str = "class-mnist") -> Path:
     except (TypeError, ValueError, RuntimeError) as error:
         raise HistoryError(f"this history cannot be saved, about as JSON and the rest as numbers: {error}") from error
     arrays = {f"{name}.{column}": values for name, table in tables.items() for column, values in table.items()}
-    keep_better(path, _accuracy(history), _saved_accuracy)
+    keep_better(path, _accuracy(history), lambda file: _accuracy(load_history(file.stem)))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, about=about, **arrays)
     return write_atomically(path, buffer.getvalue())
@@ -113,13 +113,6 @@ def load_history(name: str = "class-mnist", own: bool = True) -> History:
 
 def _accuracy(history: History) -> float:
     return 0.0 if history.epochs.empty else float(history.epochs["val_accuracy"].iloc[-1])
-
-
-def _saved_accuracy(path: Path) -> float:
-    try:
-        return _accuracy(load_history(path.stem)) if path.exists() else 0.0
-    except HistoryError:
-        return 0.0
 
 
 def _filename(name: str) -> str:

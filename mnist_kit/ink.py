@@ -4,11 +4,9 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 (column + 0.5, row + 0.5), as on a canvas.
 """
 
-import codecs
 import json
-import os
-import re
 import warnings
+from collections import deque
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -110,6 +108,8 @@ class Drawing:
             if not isinstance(self.label, Integral) or self.label not in range(10):
                 raise DrawingError(f"a label is a digit 0–9 or None, not {self.label!r}")
             vars(self)["label"] = int(self.label)
+        if isinstance(self.writer, Integral):  # NumPy's numbers are none of JSON's
+            vars(self)["writer"] = int(self.writer)
 
     @property
     def widest_pen(self) -> float:
@@ -190,50 +190,29 @@ def read_drawings(path: str | Path | None = None, last: int | None = None) -> li
     """Read a file of drawings, one JSON object per line; `drawings.jsonl` in the home folder by default.
 
     last: read so many lines from the end of the file, None: all. Lines may end in any way; blank ones do not count.
-    Broken lines are left out, and one warning for the file gives their numbers (with `last` counted from the end) and
-    what is wrong with them. Raises DrawingError for a file that cannot be read, or a `last` that makes no sense.
+    Broken lines are left out, and one warning for the file gives their numbers and what is wrong with them. Raises
+    DrawingError for a file that cannot be read, or a `last` that makes no sense.
     """
     if last is not None and (not isinstance(last, Integral) or isinstance(last, bool) or last < 0):
         raise DrawingError(f"last has to be a whole number of at least 0, or None, not {last!r:.80}")
     path = _drawings_path(path)
     try:
-        lines = _lines(path) if last is None else _last_lines(path, last)
+        with open(path, encoding="latin-1") as file:  # any bytes: a line that is no UTF-8 is broken by itself
+            written = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+            lines = deque(written, None if last is None else int(last))
     except OSError as error:
         raise DrawingError(f"cannot read drawings from {path}: {error}") from error
     drawings, broken = [], []
     for number, line in lines:
         try:
-            drawings.append(Drawing.from_json(line.decode()))
+            drawings.append(Drawing.from_json(line.encode("latin-1").decode("utf-8-sig")))
         except (DrawingError, UnicodeDecodeError) as error:
-            broken.append(f"line {number}{'' if last is None else ' from the end'}: {error}")
+            broken.append(f"line {number}: {error}")
     if broken:
         listed = "\n".join(broken[:LISTED]) + ("\n…" if len(broken) > LISTED else "")
         summary = f"{len(broken)} of {len(lines)} lines are broken and were left out; fix or delete them"
         warnings.warn(f"{path}: {summary}:\n{listed}", stacklevel=2)
     return drawings
-
-
-def _lines(path: Path) -> list[tuple[int, bytes]]:
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    return [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
-
-
-def _last_lines(path: Path, count: int) -> list[tuple[int, bytes]]:
-    """The last `count` lines that are not blank, numbered from the end, without reading what is before them."""
-    with open(path, "rb") as file:
-        start, content, found = file.seek(0, os.SEEK_END), b"", []
-        while start and len(found) <= count:
-            begun, start = start, max(0, start - max(1 << 16, len(content)))  # as much again as there is
-            file.seek(start)
-            content = file.read(begun - start) + content
-            content = content if start else content.removeprefix(codecs.BOM_UTF8)
-            found = list(re.finditer(rb"\S[^\r\n]*", content))  # each from where its line is no longer blank
-    lines, number, end = [], int(not content.endswith((b"\n", b"\r"))), len(content)
-    for line in found[: -count - 1 : -1]:
-        after = content[line.end() : end]
-        number, end = number + after.count(b"\n") + after.count(b"\r") - after.count(b"\r\n"), line.start()
-        lines.append((number, line[0]))
-    return lines[::-1]
 
 
 def append_drawing(drawing: Drawing, path: str | Path | None = None) -> Path:

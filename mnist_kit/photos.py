@@ -148,7 +148,7 @@ def _light_ink(small: np.ndarray) -> bool:
     sides = np.array([0.02, 0.04, 0.08, WIDEST_PEN])
     dark = np.stack([_closed(grey, side, cv2.MORPH_CLOSE) / grey - 1 for side in sides])
     light = np.stack([grey / _closed(grey, side, cv2.MORPH_OPEN) - 1 for side in sides])
-    visible = 0.5 * np.sort(np.maximum(dark[-1], light[-1]), axis=None)[-10]
+    visible = 0.5 * np.sort(np.maximum(dark[-1], light[-1]), axis=None)[-10:][0]
     lengths = [((ink > visible).sum(axis=(1, 2)) / sides**2).max() for ink in (dark, light)]
     return lengths[1] > 1.25 * lengths[0]  # mostly, ink is dark
 
@@ -167,7 +167,8 @@ def _without_lines(share: np.ndarray, floor: float) -> np.ndarray:
     share: float32 (H, W), of the light that ink takes away; less than `floor` is none.
     """
     scale = min(1, LINES_SIDE / max(share.shape))
-    small = cv2.resize(share, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    size = [max(1, round(scale * side)) for side in share.shape[::-1]]
+    small = cv2.resize(share, size, interpolation=cv2.INTER_AREA)
     mask = (small > floor).astype(np.uint8)
     length = round(0.6 * min(small.shape))
     found = cv2.HoughLinesP(mask, 1, np.pi / 360, length // 2, minLineLength=length, maxLineGap=max(2, length // 12))

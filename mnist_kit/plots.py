@@ -22,6 +22,7 @@ from torch import nn
 from mnist_kit import paper
 from mnist_kit.analysis import seconds_cut
 from mnist_kit.data import DIGITS
+from mnist_kit.device import parameter_dtype
 from mnist_kit.errors import DataError, HistoryError, ImageError, StorageError
 from mnist_kit.files import figures_folder, write_atomically
 from mnist_kit.history import History
@@ -325,6 +326,8 @@ def _grid(rows: int, columns: int, size: tuple, bare: bool = False, **settings) 
 
     bare: without frames, ticks and gaps, for pictures.
     """
+    if not columns:
+        raise DataError("there is nothing to plot: the mapping is empty")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **settings)
     plt.close(figure)
@@ -469,5 +472,5 @@ def _layer_outputs(model: nn.Module, images: torch.Tensor) -> list[tuple[str, np
         if isinstance(layer, nn.ReLU | nn.MaxPool2d | nn.AvgPool2d):
             layer.register_forward_hook(keep)
     with torch.inference_mode():
-        model(images)
+        model(images.to(parameter_dtype(model)))
     return outputs

@@ -171,21 +171,16 @@ def add_command(commands) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a picture, or a .jsonl file of drawings")
     parser.add_argument("--json", action="store_true", help="print an object per picture, with boxes and confidences")
     parser.add_argument("--show", metavar="OUT.png", type=Path, help="draw boxes and answers into the (one) picture")
-    parser.add_argument("--weights", metavar="NAME", help="read with these weights in place of the package's")
+    parser.add_argument("--weights", metavar="NAME", default="reader", help="whose weights read; default: %(default)s")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Read the files that `options` names. Returns 0; 1 where a page could not be read; 2 for wrong options."""
-    try:
-        recognizer = Recognizer.load(options.weights) if options.weights else Recognizer.load()
-        pages = [page for file in options.files for page in _pages(file)]
-    except MnistKitError as error:
-        print(error, file=sys.stderr)
-        return 2
+    """Read the files that `options` names. Returns 0; 1 where a page could not be read. Raises for wrong options."""
+    recognizer = Recognizer.load(options.weights)
+    pages = [page for file in options.files for page in _pages(file)]
     if options.show and len(pages) != 1:
-        print(f"--show draws into one picture, not into {len(pages)}", file=sys.stderr)
-        return 2
+        raise ImageError(f"--show draws into one picture, not into {len(pages)}")
     return max((_print(name, page, recognizer, options, len(pages) > 1) for name, page in pages), default=0)
 
 

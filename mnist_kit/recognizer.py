@@ -16,7 +16,7 @@ from mnist_kit.framing import FRAMINGS, SIDE, frame_as_mnist, frame_as_paper, mn
 from mnist_kit.ink import Drawing
 from mnist_kit.photos import as_raster
 
-DIGITS = 10  # classes; a model may have an eleventh, "no digit"
+CLASSES = 10  # the digits; a model may have an eleventh, "no digit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,10 +105,10 @@ class Recognizer:
             return []
         images = torch.stack([self._frame(raster, margin) for raster in rasters])
         shares = doubt = self._shares(images)  # (N, 10) or (N, 11)
-        if shares.shape[1] == DIGITS:  # a network that was only ever shown digits is often sure of what is none
+        if shares.shape[1] == CLASSES:  # a network that was only ever shown digits is often sure of what is none
             mnist = self.framing == "mnist"
             doubt = _reader()._shares(images if mnist else torch.stack([frame_as_mnist(raster) for raster in rasters]))
-        likeness = 1 - doubt[:, DIGITS:].sum(axis=1)
+        likeness = 1 - doubt[:, CLASSES:].sum(axis=1)
         answers = zip(_of_digits(shares), images, likeness.tolist(), strict=True)
         return [Prediction(int(p.argmax()), p, image, like, self.threshold) for p, image, like in answers]
 
@@ -126,7 +126,7 @@ class Recognizer:
             return _checked_answers(self.model.predict_proba(images.reshape(-1, SIDE * SIDE).numpy()), len(images))
         if not isinstance(self.model, nn.Module):
             answers = [_checked_answers(self.model(image), 1) for image in images]
-            return np.concatenate(answers or [np.empty((0, DIGITS), np.float32)])
+            return np.concatenate(answers or [np.empty((0, CLASSES), np.float32)])
         parameter = next((p for p in self.model.parameters() if p.is_floating_point()), images)
         # Another thread may be training the model, or start to: a copy answers.
         if self._private and not self.model.training:
@@ -137,7 +137,7 @@ class Recognizer:
         with torch.inference_mode():
             batches = images.split(images_at_once(parameter.device))
             logits = torch.cat(
-                [as_logits(model(batch.to(parameter)), len(batch), DIGITS, RecognizerError) for batch in batches]
+                [as_logits(model(batch.to(parameter)), len(batch), CLASSES, RecognizerError) for batch in batches]
             )
             return _checked_answers((logits / self.temperature).softmax(dim=1), len(images))
 
@@ -185,7 +185,7 @@ def _checked_answers(answers, count: int) -> np.ndarray:
         raise RecognizerError(f"the recognizer answered with no numbers: {error}") from error
     if answers.ndim == 1 and count == 1:
         answers = answers[None]
-    if answers.shape not in [(count, DIGITS), (count, DIGITS + 1)]:
+    if answers.shape not in [(count, CLASSES), (count, CLASSES + 1)]:
         raise RecognizerError(f"the recognizer has to answer with ten probabilities, not with shape {answers.shape}")
     if not (np.abs(answers.sum(axis=1) - 1) <= 1e-3).all() or answers.min(initial=0) < 0:  # NaN is neither
         wanted = "ten probabilities, each ≥ 0 and their sum 1; are they logits before a softmax?"
@@ -195,5 +195,5 @@ def _checked_answers(answers, count: int) -> np.ndarray:
 
 def _of_digits(shares: np.ndarray) -> np.ndarray:
     """The probabilities of the ten digits, given that it is one, float32 (N, 10)."""
-    digits = shares[:, :DIGITS]
-    return digits / digits.sum(axis=1, keepdims=True).clip(min=1e-9) if shares.shape[1] > DIGITS else digits
+    digits = shares[:, :CLASSES]
+    return digits / digits.sum(axis=1, keepdims=True).clip(min=1e-9) if shares.shape[1] > CLASSES else digits

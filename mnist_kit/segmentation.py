@@ -11,7 +11,7 @@ Lengths below are shares of a line's height; gaps are measured between the middl
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -290,14 +290,13 @@ def _slices(piece: _Piece) -> list[_Piece]:
         if len(cuts) < MAX_CUTS and all(abs(column - cut) >= apart for cut in cuts):
             cuts.append(column)
     cuts.sort()
-    edges = [0 * seams[:, :1], *np.sort(seams[:, cuts], axis=1).T[..., None], 0 * seams[:, :1] + piece.width]
-    columns = np.arange(piece.width)
-    slices = [piece.raster * ((columns >= start) & (columns < end)) for start, end in pairwise(edges)]
+    # The slice of each pixel, (h, w): so many seams lie at it or left of it.
+    number = (np.arange(piece.width)[:, None] >= seams[:, None, cuts]).sum(axis=2)
     inks = [0.0, *crossed[cuts].clip(min=1).tolist()]
     return [
         _cropped(part, piece.left, piece.top, piece.inset, ink)
-        for part, ink in zip(slices, inks, strict=True)
-        if part.any()
+        for place, ink in enumerate(inks)
+        if (part := piece.raster * (number == place)).any()
     ]
 
 

@@ -34,7 +34,7 @@ from mnist_kit.device import (
     keeping_memory,
     parameter_dtype,
 )
-from mnist_kit.distributed import World, contact, world
+from mnist_kit.distributed import World, contact, join
 from mnist_kit.errors import CheckpointError, LossNotFinite, ModelError, RecipeError, TrainingError
 from mnist_kit.evaluation import Evaluation, evaluate
 from mnist_kit.history import EPOCHS, History
@@ -72,6 +72,7 @@ def fit(
     checkpoint: str | None = None,
     every: int | None = None,
     resume: bool = False,
+    processes: World | None = None,
 ) -> History:
     """Train `model` in place on `digits.train` by `recipe`, evaluate on `digits.test` after each epoch.
 
@@ -98,7 +99,7 @@ def fit(
 
     Under `torchrun` all processes train one model: each takes an equal part of every batch (`mnist_kit.distributed`).
     Batch norm and dropout work on that part alone, so that the result is not quite that of one process. Callbacks,
-    checkpoints and progress are the first one's.
+    checkpoints and progress are the first one's. processes: `World()` makes each train by itself.
 
     Raises ModelError for what is no such module, or answers without a gradient; RecipeError when no full batch fits the
     data, the processes do not divide the batch, or there are over 100 million steps; TrainingError for what are no
@@ -108,7 +109,7 @@ def fit(
     model then has its own weights; StorageError when the first state cannot be written; LossNotFinite when the loss
     becomes NaN or infinite: the model then has its last good weights again.
     """
-    processes = world()
+    processes = join() if processes is None else processes
     recipe = recipe if isinstance(recipe, Recipe) else get_recipe(recipe)
     callbacks = _as_callbacks(callbacks) if processes.is_first else []
     if resume and checkpoint is None:
@@ -121,7 +122,7 @@ def fit(
         at_end.enter_context(stopping_on_signals(run))
         _set_dropout(model, recipe.dropout, at_end)
         if checkpoints:
-            at_end.callback(checkpoints.release)
+            at_end.callback(checkpoints.lock.release)
             run.resume(processes.from_first(lambda: checkpoints.begin(run, resume)), checkpoint)
         checkpoints = checkpoints if processes.is_first else None
         network = processes.spread(model, run.device)
@@ -289,9 +290,8 @@ class Run:
         shuffle = torch.Generator().manual_seed(self.recipe.seed)
         order = torch.randperm(len(self.images), generator=shuffle, device="cpu").to(self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            for batch in order[: max(size, STATISTICS // size * size)].split(size):
-                if len(batch) == size:
-                    copy(as_input(self.images[batch]).to(self.dtype))
+            for batch in order[: min(len(order), max(size, STATISTICS)) // size * size].split(size):
+                copy(as_input(self.images[batch]).to(self.dtype))
         with computing:
             model.load_state_dict(copy.state_dict())
 

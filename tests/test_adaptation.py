@@ -128,6 +128,13 @@ def test_kept_drawings_are_read_from_the_file_of_the_pad(recognizer, digits):
     assert adapt(recognizer, digits=digits, progress=False).drawings == 10
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_network_of_one_layer(digits, dtype):
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).to(dtype)
+    assert adapt(Recognizer(linear), hand(range(2)), digits=digits, progress=False).replaced
+
+
 @pytest.mark.parametrize("drawings", [[], hand(range(1))[:4], [replace(d, label=None) for d in hand(range(1))]])
 def test_too_few_drawings(recognizer, digits, drawings):
     with pytest.raises(DrawingError, match="keep 5"):

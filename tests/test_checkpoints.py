@@ -57,6 +57,10 @@ def test_better_weights_are_kept_when_worse_ones_take_their_name(home):
     assert sorted(path.stem for path in (home / "weights").iterdir()) == ["mine", "mine-better-1"]
 
 
+def test_an_accuracy_below_0_is_none_to_compare_with(home):
+    assert save_weights(small(), "mine", accuracy=-0.5).exists()
+
+
 def test_what_is_known_of_weights():
     path = save_weights(Net(), "mine", SMALL, accuracy=0.9432, data="tiny")
     assert weights_about("mine") == {

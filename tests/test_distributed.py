@@ -33,7 +33,7 @@ sys.path.insert(0, {tests!r})
 from conftest import _rows, plain_model, small_model
 from mnist_kit import MnistKitError, __main__ as main
 from mnist_kit.data import Digits
-from mnist_kit.distributed import world
+from mnist_kit.distributed import join
 from mnist_kit.history import save_history
 from mnist_kit.recipes import Recipe
 from mnist_kit.training import Callback, fit
@@ -69,7 +69,7 @@ def torchrun(tmp_path, home):
 
 TOGETHER = """
 recipe = Recipe(**json.loads(sys.argv[1]))
-rank = world().rank
+rank = join().rank
 for kind in (plain_model, small_model):
     model = kind(7 + rank).double()  # the first process's weights have to become everybody's
     history = fit(model, digits, recipe, device="cpu")

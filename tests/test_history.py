@@ -57,6 +57,7 @@ floats, shares = st.floats(allow_infinity=False), st.just(math.nan) | st.floats(
     epochs=st.lists(st.tuples(*(shares if "accuracy" in name else floats for name in list(EPOCHS)[1:])), max_size=5),
     about=st.dictionaries(st.text(max_size=8).filter(lambda key: key != "source"), st.integers() | st.text(max_size=8)),
 )
+@pytest.mark.filterwarnings("ignore:.*was better")
 def test_save_and_load_give_the_same_run(steps, epochs, about):
     epoch, seconds, loss = map(np.array, zip(*steps, strict=True))
     table = {"step": np.arange(1, len(steps) + 1), "epoch": epoch, "seconds": seconds, "loss": loss}

@@ -267,6 +267,12 @@ def test_any_picture_is_ink_or_none(page, scale):
     assert raster.max() in (0, *range(128, 256))
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (3, 4), (3, 3_072), (3_072, 3), (3, 30_000)])
+def test_the_smallest_and_the_narrowest_pictures(shape):
+    page = (28 * np.arange(np.prod(shape)) % 253).astype(np.uint8).reshape(shape)  # of many greys, as photographs are
+    assert as_raster(page).ndim == 2
+
+
 def test_heic(tmp_path, monkeypatch, recognizer):
     pillow_heif.register_heif_opener()
     Image.fromarray(on_paper(drawn(5))).save(tmp_path / "five.heic")

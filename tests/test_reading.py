@@ -1,4 +1,3 @@
-import argparse
 import json
 from dataclasses import replace
 
@@ -7,18 +6,16 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from test_segmentation import load, number, three_lines
 
+from mnist_kit.__main__ import main
 from mnist_kit.errors import EmptyDrawing, ImageError
 from mnist_kit.ink import Drawing, Stroke, append_drawing
-from mnist_kit.reading import add_command, read
+from mnist_kit.reading import read
 
 NUMBER = number([(2, 5), (0, 5), (3, 5), (8, 5)])
 
 
 def command(*arguments) -> int:
-    parser = argparse.ArgumentParser()
-    add_command(parser.add_subparsers())
-    options = parser.parse_args(["read", *map(str, arguments)])
-    return options.run(options)
+    return main(["read", *map(str, arguments)])
 
 
 def on_paper(drawing: Drawing) -> Image.Image:

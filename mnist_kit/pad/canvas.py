@@ -155,7 +155,6 @@ class Page(widgets.VBox):
             self._changed(False)
         return grows
 
-    @one_at_a_time
     def _end_stroke(self) -> None:
         """The pen goes up: the stroke's own browser has it, the others get it now."""
         if self._pen:
