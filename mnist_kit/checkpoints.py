@@ -220,8 +220,8 @@ class Checkpoints:
     def begin(self, run, resume: bool) -> dict | None:
         """The state to resume from; or None, when `run` is a new one: its first state is then written.
 
-        The name is then this run's until `release`. Raises CheckpointError when another run has it, all states are
-        damaged or one is from a newer version, StorageError when the first state cannot be written.
+        The name is then this run's until `lock.release()`. Raises CheckpointError when another run has it, all states
+        are damaged or one is from a newer version, StorageError when the first state cannot be written.
         """
         if self.folder != self.owner.parent and not (resume and self.states()):
             raise CheckpointError(f"{self.folder} is where an earlier run is kept: choose another name for a new one")

@@ -53,8 +53,11 @@ def export_page(recognizer: Recognizer, path: Path | str, runtime: Path | str | 
 
 
 def _page(recognizer: Recognizer, model: bytes, runtime: Path | str | None) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        script, wasm = _runtime(_fetched(Path(folder)) if runtime is None else Path(runtime))
+    if runtime is None:
+        with tempfile.TemporaryDirectory() as folder:
+            script, wasm = _runtime(_fetched(Path(folder)))
+    else:
+        script, wasm = _runtime(Path(runtime))
     page = Template(PAGE.read_text(encoding="utf-8")).substitute(
         about=escape(f"{type(recognizer.model).__name__}, made with mnist_kit; ONNX Runtime Web (MIT) runs it."),
         model=base64.b64encode(model).decode(),

@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import math
 import os
 import re
 import threading
@@ -74,15 +75,15 @@ def is_plain_name(name: object) -> bool:
 def keep_better(path: Path, score: float, score_of: Callable[[Path], float]) -> None:
     """Before `path` is written anew: where what it holds scores more than `score`, copy it to <name>-better-<n>.
 
-    score_of: the score of a file; one that cannot be read scores 0. A warning tells the new name; nothing happens where
-    one that was kept earlier is as good. Raises StorageError when it cannot be copied.
+    score_of: the score of a file; one that cannot be read has none, and is not kept. A warning tells the new name;
+    nothing happens where one that was kept earlier is as good. Raises StorageError when it cannot be copied.
     """
 
     def known(file: Path) -> float:
         try:
             return score_of(file)
         except (MnistKitError, TypeError, ValueError):
-            return 0.0
+            return -math.inf
 
     if not os.path.exists(path):
         return

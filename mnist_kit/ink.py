@@ -5,6 +5,7 @@ Coordinates are pixels of the drawing, x to the right and y downwards; pixel (ro
 """
 
 import json
+import sys
 import warnings
 from collections import deque
 from dataclasses import dataclass, replace
@@ -197,15 +198,16 @@ def read_drawings(path: str | Path | None = None, last: int | None = None) -> li
         raise DrawingError(f"last has to be a whole number of at least 0, or None, not {last!r:.80}")
     path = _drawings_path(path)
     try:
-        with open(path, encoding="latin-1") as file:  # any bytes: a line that is no UTF-8 is broken by itself
+        # A line that is no UTF-8 is broken by itself, and not all of the file.
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             written = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-            lines = deque(written, None if last is None else int(last))
+            lines = deque(written, None if last is None else min(int(last), sys.maxsize))
     except OSError as error:
         raise DrawingError(f"cannot read drawings from {path}: {error}") from error
     drawings, broken = [], []
     for number, line in lines:
         try:
-            drawings.append(Drawing.from_json(line.encode("latin-1").decode("utf-8-sig")))
+            drawings.append(Drawing.from_json(line.encode("utf-8", "surrogateescape").decode()))
         except (DrawingError, UnicodeDecodeError) as error:
             broken.append(f"line {number}: {error}")
     if broken:

@@ -327,7 +327,7 @@ def _grid(rows: int, columns: int, size: tuple, bare: bool = False, **settings) 
     bare: without frames, ticks and gaps, for pictures.
     """
     if not columns:
-        raise DataError("there is nothing to plot: the mapping is empty")
+        raise DataError("there is nothing to plot")
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **settings)
     plt.close(figure)
@@ -465,7 +465,7 @@ def _layer_outputs(model: nn.Module, images: torch.Tensor) -> list[tuple[str, np
 
     def keep(layer: nn.Module, _, output: torch.Tensor) -> None:
         if output.ndim == 4:
-            outputs.append((type(layer).__name__, output[0].numpy().copy()))  # the next ReLU may work in place
+            outputs.append((type(layer).__name__, output[0].float().numpy().copy()))  # the next ReLU may work in place
 
     model = deepcopy(model).cpu().eval()  # the reader's stays as it is, and gets no hooks
     for layer in model.modules():

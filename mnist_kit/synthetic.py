@@ -8,8 +8,8 @@ from io import BytesIO
 from itertools import pairwise
 
 import numpy as np
+import scipy  # which imports its parts when they are first used
 import torch
-from scipy.interpolate import CubicHermiteSpline
 from tqdm import tqdm
 
 from mnist_kit.data import Digits, Split, load_mnist
@@ -169,6 +169,6 @@ def _through(points: np.ndarray, corners: tuple[int, ...] = (), steps: int = 6) 
     curve = []
     for first, last in pairwise((0, *corners, len(points) - 1)):
         piece = points[first : last + 1]
-        spline = CubicHermiteSpline(np.arange(len(piece)), piece, np.gradient(piece, axis=0))
+        spline = scipy.interpolate.CubicHermiteSpline(np.arange(len(piece)), piece, np.gradient(piece, axis=0))
         curve.append(spline(np.arange(steps * (last - first)) / steps))
     return np.vstack([*curve, points[-1:]])

@@ -22,6 +22,7 @@ TOGETHER = (
     "tests/notebooks/test_series",
     "tests/browser/",
     "tests/test_adaptation",
+    "tests/test_benchmarks",
     "tests/test_export",
 )
 
@@ -33,7 +34,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each test goes to whichever worker is free, a file of `TOGETHER` to one."""
+    """Each test goes to the next worker that has hardly any left, a file of `TOGETHER` to one."""
+    if config.getvalue("dist") != "load":
+        return None  # as the command line says
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):

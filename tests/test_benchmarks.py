@@ -1,14 +1,12 @@
 """The benchmarks run from end to end, on a little noise, and their tables have all they promise. No time is judged."""
 
-import subprocess
-import sys
-
 import pytest
-from conftest import PROJECT
 
-SPEED = ["benchmarks.speed", "--rounds", "1", "--steps", "1", "--evaluations", "1"]
-ACCURACY = ["benchmarks.accuracy", "--seeds", "1", "--most-epochs", "1"]
-LADDER = ["benchmarks.tried", "--only-the-ladder", "--rounds", "1", "--steps", "1"]
+from benchmarks import accuracy, speed, tried
+
+SPEED = [speed, "--rounds", "1", "--steps", "1", "--evaluations", "1"]
+ACCURACY = [accuracy, "--seeds", "1", "--most-epochs", "1"]
+LADDER = [tried, "--only-the-ladder", "--rounds", "1", "--steps", "1"]
 
 
 @pytest.mark.parametrize(
@@ -32,9 +30,8 @@ LADDER = ["benchmarks.tried", "--only-the-ladder", "--rounds", "1", "--steps", "
     ids=["speed", "accuracy", "ladder"],
 )
 def test_a_benchmark_measures_what_it_promises(home, command, report, promised):
-    command = [sys.executable, "-m", *command, "--data", "noise", "--device", "cpu"]
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    benchmark, *options = command
+    assert benchmark.main([*options, "--data", "noise", "--device", "cpu"]) == 0
     text = (home / "bench" / f"{report}.md").read_text()
     assert all(words in text for words in promised)
     assert "skipped" not in text and "no |" not in text  # each rung of the ladder computes the same losses

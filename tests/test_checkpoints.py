@@ -57,7 +57,7 @@ def test_better_weights_are_kept_when_worse_ones_take_their_name(home):
     assert sorted(path.stem for path in (home / "weights").iterdir()) == ["mine", "mine-better-1"]
 
 
-def test_an_accuracy_below_0_is_none_to_compare_with(home):
+def test_a_first_accuracy_may_be_below_0(home):
     assert save_weights(small(), "mine", accuracy=-0.5).exists()
 
 

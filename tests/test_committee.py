@@ -24,6 +24,8 @@ def test_a_row_per_group_of_members(tiny, tmp_path, monkeypatch):
         mean = (evaluations[0].probabilities + evaluations[2].probabilities).argmax(1)
         assert table[column][4] == pytest.approx((mean == split.labels).double().mean().item())
 
+    assert "image" in pd.read_csv(tmp_path / "committee_misread.csv")
+
 
 def test_a_row_per_image_that_a_member_misreads():
     def says(*digits):

@@ -153,6 +153,13 @@ def test_the_last_drawings_of_a_file_with_any_line_ends(tmp_path, end, last):
     assert read_drawings(path, last) == (drawings if last is None else drawings[max(0, 30 - last) :])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("last", [None, 1, 10**30])
+def test_a_byte_order_mark_alone_in_its_line_is_blank(tmp_path, last):
+    (tmp_path / "mine.jsonl").write_bytes(codecs.BOM_UTF8 + b"\n" + Drawing().to_json().encode())
+    assert read_drawings(tmp_path / "mine.jsonl", last) == [Drawing()]
+
+
 def test_the_last_drawing_before_many_blank_lines(tmp_path):
     drawings, path = [Drawing(writer=n) for n in range(3)], tmp_path / "mine.jsonl"
     path.write_bytes(b"\n".join([*(d.to_json().encode() for d in drawings), b"broken", *[b" \t"] * 100_000]))

@@ -169,8 +169,9 @@ def test_feature_maps_leave_the_model_as_it_was():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_feature_maps_of_a_float64_network():
-    assert len(plots.plot_feature_maps(Net().double(), IMAGES[0]).axes) == 72
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_feature_maps_of_networks_of_other_types(dtype):
+    assert len(plots.plot_feature_maps(Net().to(dtype), IMAGES[0]).axes) == 72
 
 
 LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
@@ -194,8 +195,8 @@ LINEAR = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
         (plots.plot_maps, [IMAGES, torch.zeros(3, 28, 28)], DataError, r"maps .* \(12, 28, 28\)"),
         (plots.plot_points, [{"a": np.zeros((3, 2))}, LABELS], DataError, r"points .* \(12, 2\)"),
         (plots.plot_probabilities, [[0.5, 0.5]], DataError, r"probabilities .* \(10,\)"),
-        (plots.plot_points, [{}, LABELS], DataError, "the mapping is empty"),
-        (plots.plot_class_balance, [{}], DataError, "the mapping is empty"),
+        (plots.plot_points, [{}, LABELS], DataError, "nothing to plot"),
+        (plots.plot_class_balance, [{}], DataError, "nothing to plot"),
     ],
 )
 def test_bad_input_is_named(draw, arguments, error, message):

@@ -66,7 +66,7 @@ def train(mnist: Split, drawn: dict[str, np.ndarray], row: str, seed: int) -> nn
 
 
 def measure(network: nn.Module, measured: Measured) -> dict[str, float]:
-    """The shares read right, and of signs refused where one in a hundred of the clear digits is doubted."""
+    """The shares read right, and of signs refused where six in a thousand of the clear digits are doubted."""
     about = measured.calibrate(network)
     figures = measured.report(network, about["temperature"], about["threshold"])
     columns = {"mnist": "MNIST", "pens": "people", "ibm": "ibm", "ced": "ced", "apb": "apb"}

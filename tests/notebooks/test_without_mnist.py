@@ -10,7 +10,7 @@ def synthetic_home(tmp_path_factory):
     return tmp_path_factory.mktemp("synthetic")
 
 
-@pytest.mark.parametrize("stem", STEMS[::-1])
+@pytest.mark.parametrize("stem", [stem for stem in STEMS[::-1] if stem != "05_draw_digits"])  # it loads no digits
 def test_on_synthetic_digits_in_reverse(stem, synthetic_home, tmp_path, monkeypatch):
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens there: no mirror can be reached
