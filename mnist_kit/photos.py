@@ -148,7 +148,7 @@ def _light_ink(small: np.ndarray) -> bool:
     sides = np.array([0.02, 0.04, 0.08, WIDEST_PEN])
     dark = np.stack([_closed(grey, side, cv2.MORPH_CLOSE) / grey - 1 for side in sides])
     light = np.stack([grey / _closed(grey, side, cv2.MORPH_OPEN) - 1 for side in sides])
-    visible = 0.5 * np.sort(np.maximum(dark[-1], light[-1]), axis=None)[-10:][0]
+    visible = 0.5 * np.sort(np.maximum(dark[-1], light[-1]), axis=None)[-10:][0]  # the tenth largest, if there are ten
     lengths = [((ink > visible).sum(axis=(1, 2)) / sides**2).max() for ink in (dark, light)]
     return lengths[1] > 1.25 * lengths[0]  # mostly, ink is dark
 

@@ -39,10 +39,8 @@ def misread(evaluations: list[Evaluation]) -> pd.DataFrame:
     errors = sum((~evaluation.correct).int() for evaluation in evaluations)
     places = errors.nonzero()[:, 0]
     together = sum(evaluation.probabilities for evaluation in evaluations).argmax(1)
-    columns = {"image": places, "label": evaluations[0].labels[places], "answer": together[places]}
-    return pd.DataFrame(
-        {name: values.numpy() for name, values in columns.items()} | {"members": errors[places].numpy()}
-    )
+    columns = {"label": evaluations[0].labels, "answer": together, "members": errors}
+    return pd.DataFrame({"image": places.numpy()} | {name: values[places].numpy() for name, values in columns.items()})
 
 
 def main() -> None:
